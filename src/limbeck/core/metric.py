@@ -1,0 +1,41 @@
+"""What a model is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from limbeck.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Rows = Mapping[str, "np.ndarray"]  # columns of equal length, one row a unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number over a data set, in two steps, so that it can be resampled: `rows` a batch, then `reduce` over all rows.
+
+    `rows(outputs, batch)` maps a model's outputs (name → array, batch first) and the collated batch to columns of equal
+    length; `reduce(columns)` gives the metric.
+    """
+
+    name: str
+    rows: Callable[[Mapping[str, np.ndarray], Any], Rows]
+    reduce: Callable[[Rows], float]
+    direction: Literal["higher", "lower"] = "higher"
+    chance: float | None = None  # what guessing gets, if that is known
+    ratio: bool = True  # whether candidate / baseline means anything; else a limit is an absolute drop
+    proportion: str | None = None  # the column of 0s and 1s whose mean is the metric: allows the exact paired test
+    unit: str | None = None  # the column that names the resampling unit (document, speaker); None: each row is one
+    target: Literal["class", "value", "token"] | None = None  # what is predicted: chooses the default loss
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("higher", "lower"):
+            raise ConfigError(f"metric '{self.name}'.direction must be 'higher' or 'lower', got {self.direction!r}. Say which way is better.")
+
+    def drop(self, candidate: float, baseline: float) -> float:
+        """How much worse the candidate is, in the metric's own unit; negative if it is better."""
+        return baseline - candidate if self.direction == "higher" else candidate - baseline

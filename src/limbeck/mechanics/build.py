@@ -1,0 +1,153 @@
+"""From a blueprint and weights to a module, and back to the check that this gives the same outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.core.candidate import Blueprint, Candidate, TorchForm
+from limbeck.core.errors import ConfigError, ReplayError, TaskError, near
+from limbeck.core.task import Task, Weights
+from limbeck.mechanics import families
+from limbeck.mechanics.data import predict
+from limbeck.mechanics.edits import replay
+
+
+class Ensemble(nn.Module):
+    """Several models as one: the mean of their outputs, or the log of the mean of their probabilities."""
+
+    def __init__(self, members: Sequence[nn.Module], join: str):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.join = join
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._joined([m(*args, **kwargs) for m in self.members])
+
+    def _joined(self, raws: list[Any]) -> Any:
+        first = raws[0]
+        if isinstance(first, Tensor):
+            stacked = torch.stack(raws)
+            if self.join == "probabilities":
+                return torch.logsumexp(stacked.log_softmax(-1), 0) - torch.log(torch.tensor(float(len(raws))))
+            return stacked.mean(0)
+        if isinstance(first, Mapping):
+            return {k: self._joined([r[k] for r in raws]) for k in first if isinstance(first[k], (Tensor, Mapping, tuple, list))}
+        return tuple(self._joined(list(r)) for r in zip(*raws, strict=True))
+
+
+def build(blueprint: Blueprint, task: Task) -> nn.Module:
+    """The architecture of a blueprint, in eval mode, its weights fresh.
+
+    Raises: TaskError or ConfigError for an unknown factory, ReplayError for an edit that doesn't fit.
+    """
+    model = replay(base(blueprint, task), blueprint.edits)
+    return model.eval()
+
+
+def base(blueprint: Blueprint, task: Task) -> nn.Module:
+    """What the blueprint's factory makes, before any edit."""
+    scheme, _, name = blueprint.factory.partition(":")
+    if scheme == "limbeck":
+        return families.family(name)(**blueprint.kwargs)
+    if scheme != "task" or not name:
+        raise ConfigError(f"blueprint.base.factory must be 'task:<model>' or 'limbeck:<family>', got {blueprint.factory!r}. {near(scheme, ('task', 'limbeck'))}")
+    made = task.model(name)
+    if isinstance(made, Sequence):
+        return Ensemble([_made(f, blueprint, name) for f in made], task.ensemble)
+    return _made(made, blueprint, name)
+
+
+def _made(factory: Any, blueprint: Blueprint, name: str) -> nn.Module:
+    model = factory(**blueprint.kwargs)
+    if not isinstance(model, nn.Module):
+        raise TaskError(f"Task.models['{name}'] must give an nn.Module, got {type(model).__name__}. Name a function that builds one.")
+    return model
+
+
+def rebuild(form: TorchForm, task: Task) -> nn.Module:
+    """The module of a torch form: the blueprint built, the weights loaded strictly. Raises ReplayError if they don't fit."""
+    model = build(form.blueprint, task)
+    try:
+        model.load_state_dict({k: v.clone() for k, v in form.weights.items()}, strict=True)
+    except RuntimeError as error:
+        raise ReplayError(f"the weights don't fit the blueprint of '{form.blueprint.factory}': {error}. The factory or the file has changed since.") from error
+    return model
+
+
+def captured(model: nn.Module) -> dict[str, Tensor]:
+    """A model's weights, detached: each tensor its own memory, none shared."""
+    return {k: v.detach().clone().contiguous() for k, v in model.state_dict().items()}
+
+
+def torch_form(model: nn.Module, blueprint: Blueprint, task: Task, batch: Any) -> TorchForm:
+    """The form of an edited model, proved: rebuilt from blueprint and weights, it must give the same bits on `batch`.
+
+    Raises: ReplayError if it doesn't; nothing that can't be loaded again leaves a technique.
+    """
+    form = TorchForm(blueprint, captured(model))
+    again = rebuild(form, task)
+    training = model.training
+    with torch.no_grad():
+        expected, got = predict(task, model.eval(), batch), predict(task, again, batch)
+    model.train(training)
+    for name, value in expected.items():
+        if not torch.equal(value, got[name]):
+            raise ReplayError(f"rebuilt from its blueprint, output '{name}' differs. Something that is not in the edits changed: a shape fixed in forward's code, or a buffer that isn't saved.")
+    return form
+
+
+def teacher_form(task: Task, name: str | None = None) -> TorchForm:
+    """A model of the task with its trained weights.
+
+    Raises: TaskError if the weights are missing, don't fit, hold NaN or Inf, or hold code instead of tensors.
+    """
+    name = name or task.teacher
+    blueprint = Blueprint(f"task:{name}")
+    model = base(blueprint, task)
+    source = task.weights.get(name)
+    members = list(model.members) if isinstance(model, Ensemble) else [model]
+    sources = list(source) if isinstance(source, (list, tuple)) else [source] * len(members) if source is None else [source]
+    if len(sources) != len(members):
+        raise TaskError(f"task '{task.name}' has {len(members)} models in '{name}' but {len(sources)} weights. Give one for each.")
+    for member, weights in zip(members, sources, strict=True):
+        if weights is not None:
+            _load(member, weights, task, name)
+    form = TorchForm(blueprint, captured(model))
+    for key, value in form.weights.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise TaskError(f"task '{task.name}': weight '{key}' of '{name}' holds NaN or Inf. Train it again, or load another file.")
+    return form
+
+
+def _load(model: nn.Module, weights: Weights, task: Task, name: str) -> None:
+    state = weights if isinstance(weights, Mapping) else read_weights(task.folder / Path(str(weights)))
+    try:
+        model.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        raise TaskError(f"task '{task.name}': the weights of '{name}' don't fit its factory: {error}") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from safetensors, or from torch's own format with `weights_only=True`: no code is run."""
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise TaskError(f"there is no weights file {path}. Paths in Task.weights are relative to the task's own file.")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+        raise TaskError(f"{path} can't be read as plain tensors: {str(error).splitlines()[0]}. Save the state dict as safetensors.") from error
+    return state.get("state_dict", state) if isinstance(state, dict) else state
+
+
+def teacher_candidate(task: Task) -> Candidate:
+    """The task's teacher, as the first candidate of every run."""
+    return Candidate(teacher_form(task))
