@@ -85,7 +85,7 @@ class Evidence:
     metric_value: float | None = None
     parameters: int | None = None
     macs: int | None = None
-    latency_ms: Mapping[str, float] | None = None  # p50, p90
+    latency_ms: Mapping[str, float | None] | None = None  # p50, p90
     peak_memory_bytes: int | None = None
     kernels: Mapping[str, Any] | None = None  # what really runs in int8, and what in float
 

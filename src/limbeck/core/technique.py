@@ -131,6 +131,7 @@ class Card:
     pays: bool  # whether its stage must pay in bytes or latency against its own input
     gentler: Callable[[Any], Any] | None  # a milder config for on_fail = "refine", or None at the end
     zero: Callable[[], Any] | None  # the config of zero strength, under which it is the identity
+    example: Callable[[], Any]  # a small config with which the contract checks run it
     exempt: Mapping[str, str]  # contract check → the reason why it doesn't apply
 
 
@@ -146,18 +147,20 @@ def technique(
     pays: bool = False,
     gentler: Callable[[Any], Any] | None = None,
     zero: Callable[[], Any] | None = None,
+    example: Callable[[], Any] | None = None,
     exempt: Mapping[str, str] | None = None,
 ) -> Callable[[Function], Function]:
     """Attach a `Card` to a technique's function as `function.card`. The config is the type of its second parameter."""
 
     def attach(function: Function) -> Function:
         parameters = [k for k in typing.get_type_hints(function) if k != "return"]
+        config = typing.get_type_hints(function)[parameters[1]]
         module = function.__module__.split(".")
         card = Card(
             name=function.__name__,
             family=module[-2] if len(module) > 1 else function.__name__,
             summary=(function.__doc__ or "").strip().split("\n")[0],
-            config=typing.get_type_hints(function)[parameters[1]],
+            config=config,
             function=function,
             version=version,
             needs=frozenset(needs),
@@ -169,6 +172,7 @@ def technique(
             pays=pays,
             gentler=gentler,
             zero=zero,
+            example=example or config,
             exempt=dict(exempt or {}),
         )
         setattr(function, "card", card)

@@ -1,0 +1,163 @@
+"""How many parameters a model has and how many multiply-accumulates one call of it takes, by layer.
+
+Counted from the operators that really run, so attention written in plain matrix products counts like attention in a module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+ATEN = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module with parameters of its own, or whose own code multiplies matrices."""
+
+    path: str
+    kind: str
+    parameters: int  # a parameter that is tied counts at its first place
+    macs: int
+    output_shape: tuple[int, ...]  # of its last call; () if it wasn't called or gives no tensor
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Totals, and the layers that add up to them, in the model's own order."""
+
+    parameters: int
+    macs: int
+    layers: tuple[Layer, ...]
+
+
+def profile(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Profile:
+    """Run `model(*args, **kwargs)` once, in eval mode and without gradient, and count.
+
+    One MAC is a multiplication with its addition in a convolution, a linear layer, a matrix product or attention; norms,
+    activations, sums, pooling and quantizers count nothing. Figures are of this call: a batch of one gives MACs per sample.
+    Parameters are unique ones; buffers (running means, quantizers' scales) aren't parameters. The model is left as it was.
+    """
+    macs: Counter[str] = Counter()
+    shapes: dict[str, tuple[int, ...]] = {}
+    stack: list[str] = [""]
+    with _plain_attention(), _evaluating(model), _following(model, stack, shapes), torch.no_grad(), _Count(macs, stack):
+        model(*args, **(kwargs or {}))
+    parameters: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():  # each once, a tied one at its first place
+        parameters[name.rpartition(".")[0]] += parameter.numel()
+    modules = [(path, type(m).__name__) for path, m in model.named_modules() if parameters[path] or macs[path]]
+    layers = tuple(Layer(path, kind, parameters[path], macs[path], shapes.get(path, ())) for path, kind in modules)
+    return Profile(sum(parameters.values()), sum(macs.values()), layers)
+
+
+class _Count(TorchDispatchMode):
+    """Adds each operator's MACs to the module on top of the stack."""
+
+    def __init__(self, macs: Counter[str], stack: list[str]):
+        super().__init__()
+        self.macs, self.stack = macs, stack
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        formula = FORMULAS.get(func.overloadpacket)
+        if formula is None and func not in _WHOLE:
+            with self:  # an operator made of others: count those
+                parts = func.decompose(*args, **(kwargs or {}))
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **(kwargs or {}))
+        if formula is not None:
+            self.macs[self.stack[-1]] += formula(out[0] if isinstance(out, (tuple, list)) else out, args)
+        return out
+
+
+_WHOLE = frozenset({ATEN.is_contiguous.default, ATEN.size.default, ATEN.stride.default, ATEN.storage_offset.default, ATEN.numel.default, ATEN.dim.default})
+
+
+def _product(left: int) -> Callable[[Tensor, tuple], int]:
+    """A matrix product whose left factor is argument `left`: each number that comes out sums over its last axis."""
+    return lambda out, args: out.numel() * args[left].shape[-1]
+
+
+def _convolution(out: Tensor, args: tuple) -> int:
+    source, weight, transposed = args[0], args[1], args[6]
+    return (source if transposed else out).numel() * math.prod(weight.shape[1:])  # weight.shape[1] is per group already
+
+
+def _recurrent(out: Tensor, args: tuple) -> int:
+    steps, weight_in, weight_hidden = args[:3]  # one layer, one direction
+    return math.prod(steps.shape[:-1]) * (weight_in.numel() + weight_hidden.numel())
+
+
+def _attention(out: Tensor, args: tuple) -> int:
+    query, key, value = args[:3]
+    return math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+
+
+FORMULAS: Mapping[Any, Callable[[Tensor, tuple], int]] = {
+    ATEN.mm: _product(0),
+    ATEN.bmm: _product(0),
+    ATEN.mv: _product(0),
+    ATEN.dot: _product(0),
+    ATEN.addmm: _product(1),
+    ATEN.addmv: _product(1),
+    ATEN.baddbmm: _product(1),
+    ATEN.convolution: _convolution,
+    ATEN.mkldnn_rnn_layer: _recurrent,
+    ATEN._scaled_dot_product_flash_attention_for_cpu: _attention,
+    ATEN._scaled_dot_product_flash_attention: _attention,
+    ATEN._scaled_dot_product_efficient_attention: _attention,
+    ATEN._scaled_dot_product_cudnn_attention: _attention,
+}
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Without the fused kernels in which whole attention layers hide their products."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def _following(model: nn.Module, stack: list[str], shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
+    """While a module's forward runs, its path is on top of the stack; afterwards its output's shape is known."""
+    handles = []
+    for path, module in model.named_modules():
+
+        def enter(_: nn.Module, __: Any, path: str = path) -> None:
+            stack.append(path)
+
+        def leave(_: nn.Module, __: Any, output: Any, path: str = path) -> None:
+            stack.pop()
+            if isinstance(output, Tensor):
+                shapes[path] = tuple(output.shape)
+
+        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

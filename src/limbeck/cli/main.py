@@ -1,0 +1,213 @@
+"""The command line: parse, one call of the api, render. Exit codes: 0 PASS, 2 usage, 3 FAIL, 4 not settled, 5 refused, 130 interrupted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from limbeck.core.contract import Contract, Target
+from limbeck.core.errors import LimbeckError
+from limbeck.core.fields import fields_of, parse
+
+app = typer.Typer(name="limbeck", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+
+Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON instead of tables.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+TaskOption = Annotated[str | None, typer.Option("--task", help="The task whose data and metric judge it: file.py:name.")]
+Split = Annotated[str, typer.Option(help="The split to judge on; a look at test is counted.")]
+Runtime = Annotated[str, typer.Option(help="Where a task's model is exported to.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads that one inference may use.")]
+Batch = Annotated[int, typer.Option(min=1, help="Samples in one timed inference.")]
+Limit = Annotated[list[str] | None, typer.Option("--limit", help="A limit of the contract, as in retention=0.97 or size_ratio=4; may be given again.")]
+
+
+@app.callback()
+def limbeck() -> None:
+    """Make a trained neural network small and fast, and prove that nobody will notice."""
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the demo's files and its run are written.")] = Path("limbeck-demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="In under a minute: shorter training; gates on bytes and retention only.")] = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compress a digit classifier, from teacher to verdict, on data that comes with scikit-learn."""
+    from limbeck.demo.prepare import prepare
+
+    def work(log: Any, stop: Callable[[], bool]) -> Any:
+        from limbeck import api
+
+        return api.run(prepare(folder, quick=quick, log=log), log=log, stop=stop).summary
+
+    _leave(_working(work, json_=json_, debug=debug, render="run"))
+
+
+@app.command()
+def run(
+    path: Annotated[Path, typer.Argument(help="The run file.")] = Path("limbeck.toml"),
+    name: Annotated[str | None, typer.Option(help="The run's folder, instead of the file's run.name.")] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Carry out a run file; an interrupted run goes on where it stopped."""
+
+    def work(log: Any, stop: Callable[[], bool]) -> Any:
+        from limbeck import api
+
+        return api.run(path, name=name, log=log, stop=stop).summary
+
+    _leave(_working(work, json_=json_, debug=debug, render="run"))
+
+
+@app.command()
+def status(folder: Annotated[Path, typer.Argument(help="The run folder.")] = Path("runs/run"), json_: Json = False, debug: Debug = False) -> None:
+    """Show a run: its verdict, or how far it has come."""
+    from limbeck import api
+
+    _working(lambda log, stop: api.status(folder), json_=json_, debug=debug, render="run")
+
+
+@app.command()
+def evaluate(
+    subject: Annotated[str, typer.Argument(help="An artifact, or file.py:name of a task.")],
+    task: TaskOption = None,
+    model: Annotated[str | None, typer.Option(help="Which model of the task; its teacher by default.")] = None,
+    limit: Limit = None,
+    split: Split = "test",
+    runtime: Runtime = "onnxruntime",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Judge one artifact or model: metric with interval, latency, bytes, memory."""
+
+    def work(log: Any, stop: Callable[[], bool]) -> Any:
+        from limbeck import api
+
+        return api.evaluate(subject, task=task, split=split, model=model, contract=_contract(limit), target=Target(runtime=runtime, threads=threads, batch=batch))
+
+    _leave(_working(work, json_=json_, debug=debug, render="judged"))
+
+
+@app.command()
+def compare(
+    baseline: Annotated[str, typer.Argument(help="What is judged against: an artifact, or file.py:name of a task.")],
+    candidate: Annotated[str, typer.Argument(help="What is judged.")],
+    task: TaskOption = None,
+    limit: Limit = None,
+    split: Split = "test",
+    runtime: Runtime = "onnxruntime",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Judge a candidate against a baseline: non-inferiority on the same samples, and timed in turn."""
+
+    def work(log: Any, stop: Callable[[], bool]) -> Any:
+        from limbeck import api
+
+        return api.compare(baseline, candidate, task=task, split=split, contract=_contract(limit), target=Target(runtime=runtime, threads=threads, batch=batch))
+
+    _leave(_working(work, json_=json_, debug=debug, render="judged"))
+
+
+@app.command()
+def techniques(name: Annotated[str | None, typer.Argument(help="One technique, with its options.")] = None, json_: Json = False, debug: Debug = False) -> None:
+    """List the techniques, or show one."""
+    from limbeck import api
+
+    def work(log: Any, stop: Callable[[], bool]) -> Any:
+        found = api.techniques()
+        return found if name is None else api.named(found, name, kind="technique")
+
+    _working(work, json_=json_, debug=debug, render="techniques")
+
+
+@app.command()
+def runtimes(json_: Json = False, debug: Debug = False) -> None:
+    """List the runtimes, and which are installed."""
+    from limbeck import api
+
+    _working(lambda log, stop: api.runtimes(), json_=json_, debug=debug, render="runtimes")
+
+
+def _contract(limits: list[str] | None) -> Contract | None:
+    """A contract from `name=number` words. Raises ConfigError as the contract does."""
+    if not limits:
+        return None
+    from limbeck.core.errors import ConfigError
+
+    values: dict[str, Any] = {}
+    whole = {f.name for f in fields_of(Contract) if "whole" in f.type_name}
+    for word in limits:
+        key, _, text = word.partition("=")
+        try:
+            values[key] = int(text) if key in whole else float(text)
+        except ValueError:
+            raise ConfigError(f"--limit {word} must be name=number, got {text!r}. Write it as in retention=0.97.") from None
+    return parse(Contract, values, where="contract")
+
+
+def _working(work: Callable[[Any, Callable[[], bool]], Any], *, json_: bool, debug: bool, render: str) -> Any:
+    """Do the work with progress on stderr, print what came of it, and turn errors into messages and exit codes."""
+    from limbeck.cli.progress import ConsoleLog
+
+    stopped = threading.Event()
+    previous = {s: signal.signal(s, lambda *_: _interrupt(stopped)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with ConsoleLog(quiet=json_) as log:
+            data = work(log, stopped.is_set)
+    except LimbeckError as error:
+        if debug:
+            raise
+        _complain(error)
+    except KeyboardInterrupt:
+        typer.echo("interrupted. Run the same command again to go on.", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if json_:
+        typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
+    else:
+        from limbeck.cli import render as renderers
+
+        renderers.RENDERERS[render](data)
+    return data
+
+
+def _interrupt(stopped: threading.Event) -> None:
+    """The first signal asks for a checkpoint; the second leaves at once."""
+    if stopped.is_set():
+        raise KeyboardInterrupt
+    stopped.set()
+
+
+def _complain(error: LimbeckError) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True).print(Text(f"{type(error).__name__}: ", style="bold red").append(str(error), style="default not bold"), soft_wrap=True)
+    raise typer.Exit(error.exit_code)
+
+
+def _leave(data: dict[str, Any]) -> None:
+    code = data.get("exit_code") or 0
+    if code:
+        raise typer.Exit(code)
+
+
+def main() -> None:
+    """The entry point of the command `limbeck`."""
+    sys.exit(app())

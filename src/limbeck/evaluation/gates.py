@@ -1,0 +1,166 @@
+"""From evidence and limits to verdicts: what a stage owes, and what the contract asks of the artifact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from limbeck.core.contract import Contract
+from limbeck.core.evidence import Evidence, Latency, Retention, Status, Verdict
+from limbeck.core.metric import Metric
+from limbeck.core.plan import Gate
+from limbeck.stats.latency import median_ratio, percentile, percentile_verdict, samples_needed
+
+TOO_GOOD = 1.05  # a lower bound of retention above this is an anomaly, not a success
+SLACK = 0.95  # "not slower" is shown when the interval of the speedup lies above this
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """One artifact's evidence, with the raw latencies and, where a task judged it, what it keeps: as a ratio where the metric
+    admits one (else a drop), and always as a drop."""
+
+    evidence: Evidence
+    latency: Latency | None = None
+    retention: Retention | None = None
+    drop: Retention | None = None
+    metric_interval: tuple[float, float] | None = None
+
+
+def quality(retention: Retention | None, limit: float, *, gate: str) -> Verdict:
+    """Non-inferiority: the bound on the bad side keeps the limit."""
+    if retention is None:
+        return Verdict(gate=gate, status=Status.UNVERIFIED, limit=limit, reason="quality was not measured")
+    drop = retention.kind == "drop"
+    kept = retention.low <= limit if drop else retention.low >= limit
+    lost = retention.value > limit if drop else retention.value < limit
+    facts = {"gate": gate, "limit": limit, "measured": retention.value, "low": retention.low}
+    sure = f"{retention.confidence:.0%} bound {retention.low:.4f} on {retention.samples} samples of {retention.split}"
+    if not drop and retention.low > TOO_GOOD:
+        return Verdict(status=Status.ANOMALOUS, reason=f"better than the baseline by more than 5 % ({sure}): look for a leak or a broken baseline", **facts)
+    if kept:
+        return Verdict(status=Status.PASS, reason=sure, **facts)
+    if lost:
+        return Verdict(status=Status.FAIL, reason=f"{'drop' if drop else 'retention'} {retention.value:.4f} is itself beyond {limit:.4f}", **facts)
+    needed = _samples_needed(retention, limit)
+    about = f"about {needed:,} samples would settle it" if needed else "it stands at the limit: no number of samples is sure to settle it"
+    return Verdict(status=Status.INCONCLUSIVE, reason=f"{'drop' if drop else 'retention'} {retention.value:.4f} keeps {limit:.4f}, its {sure} doesn't: {about}", samples_needed=needed, **facts)
+
+
+def _samples_needed(retention: Retention, limit: float) -> int | None:
+    """At the same rates: the width of an interval falls with the root of the samples. None where value and limit agree."""
+    margin, width = abs(retention.value - limit), abs(retention.value - retention.low)
+    needed = retention.samples * (width / margin) ** 2 if margin > 0 else math.inf
+    return math.ceil(needed) if needed < 1e9 else None
+
+
+def percentiles(latency: Latency | None) -> dict[str, float | None] | None:
+    """What is shown of a latency; None for a percentile that the samples are too few for."""
+    return {"p50": percentile(latency.samples, 0.5), "p90": percentile(latency.samples, 0.9)} if latency else None
+
+
+def at_most(measured: float | None, limit: float, *, gate: str, unit: str = "bytes") -> Verdict:
+    if measured is None:
+        return Verdict(gate=gate, status=Status.UNVERIFIED, limit=limit, reason="it was not measured")
+    status = Status.PASS if measured <= limit else Status.FAIL
+    return Verdict(gate=gate, status=status, limit=limit, measured=measured, reason=f"{measured:,.0f} {unit}, at most {limit:,.0f}")
+
+
+def at_least_ratio(baseline: float, candidate: float, limit: float, *, gate: str) -> Verdict:
+    ratio = baseline / candidate
+    return Verdict(gate=gate, status=Status.PASS if ratio >= limit else Status.FAIL, limit=limit, measured=ratio, reason=f"{ratio:.2f}× smaller, at least {limit:g}×")
+
+
+def percentile_at_most(latency: Latency | None, limit: float, *, q: float, gate: str) -> Verdict:
+    """A percentile is decided by the binomial rule at 99 %."""
+    if latency is None:
+        return Verdict(gate=gate, status=Status.UNVERIFIED, limit=limit, reason="latency was not measured")
+    samples = latency.samples
+    answer = percentile_verdict(samples, limit, percentile=q)
+    over = sum(s > limit for s in samples)
+    reason = f"{over} of {len(samples)} inferences took longer than {limit:g} ms"
+    status = {"below": Status.PASS, "above": Status.FAIL}.get(answer, Status.INCONCLUSIVE)
+    needed = samples_needed(samples, limit, percentile=q) if status is Status.INCONCLUSIVE else None
+    return Verdict(gate=gate, status=status, limit=limit, measured=float(np.quantile(samples, q)), reason=reason, samples_needed=needed)
+
+
+def speedup(slow: Latency | None, fast: Latency | None, limit: float, *, gate: str, slack: float = 1.0) -> Verdict:
+    """How many times faster, by the median ratio of turns taken alternately and its 99 % interval."""
+    if slow is None or fast is None:
+        return Verdict(gate=gate, status=Status.UNVERIFIED, limit=limit, reason="latency was not measured")
+    ratio = median_ratio(slow.blocks, fast.blocks)
+    status = Status.PASS if ratio.low >= limit * slack else Status.FAIL if ratio.high < limit else Status.INCONCLUSIVE
+    reason = f"{ratio.value:.2f}× faster, 99 % interval [{ratio.low:.2f}, {ratio.high:.2f}], at least {limit:g}×"
+    return Verdict(gate=gate, status=status, limit=limit, measured=ratio.value, low=ratio.low, high=ratio.high, reason=reason)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a stage must keep of the baseline's quality: a retention, or at most a drop."""
+
+    limit: float
+    kind: Literal["retention", "max_drop"] = "retention"
+
+
+def stage_verdicts(gate: Gate, *, floor: Floor | None, candidate: Examined, before: Examined, pays: bool) -> tuple[Verdict, ...]:
+    """What a stage owes on validation: its share of quality, and that it pays against its own input.
+
+    floor: None if the contract doesn't limit quality.
+    """
+    verdicts = [] if floor is None else [_relative_quality(floor.kind, floor.limit, candidate)]
+    if pays and gate.pays != "nothing":
+        shrunk = at_least_ratio(before.evidence.size_bytes, candidate.evidence.size_bytes, gate.shrink, gate="pays")
+        if gate.pays == "bytes":
+            return (*verdicts, shrunk)
+        faster = speedup(before.latency, candidate.latency, gate.speedup, gate="pays")
+        verdicts.append(shrunk if shrunk.status is Status.PASS else faster)
+        verdicts.append(speedup(before.latency, candidate.latency, 1.0, gate="not slower", slack=SLACK))
+    return tuple(verdicts)
+
+
+def contract_verdicts(contract: Contract, metric: Metric | None, *, candidate: Examined, baseline: Examined | None) -> tuple[Verdict, ...]:
+    """Every limit of the contract, each answered. A ratio without a baseline is UNVERIFIED."""
+    return tuple(_one(name, limit, metric, candidate, baseline) for name, limit in contract.limits().items())
+
+
+def _one(name: str, limit: float, metric: Metric | None, candidate: Examined, baseline: Examined | None) -> Verdict:
+    evidence = candidate.evidence
+    if name in ("retention", "max_drop"):
+        return _relative_quality(name, limit, candidate)
+    if name == "metric":
+        return _metric(limit, metric, candidate)
+    if name in ("size_bytes", "download_bytes", "peak_memory_bytes"):
+        return at_most(getattr(evidence, name), limit, gate=name)
+    if name in ("latency_p50_ms", "latency_p90_ms"):
+        return percentile_at_most(candidate.latency, limit, q=0.5 if name == "latency_p50_ms" else 0.9, gate=name)
+    if baseline is None:
+        return Verdict(gate=name, status=Status.UNVERIFIED, limit=limit, reason="a ratio needs a baseline, and there is none")
+    if name == "size_ratio":
+        return at_least_ratio(baseline.evidence.size_bytes, evidence.size_bytes, limit, gate=name)
+    return speedup(baseline.latency, candidate.latency, limit, gate=name)
+
+
+def _relative_quality(name: str, limit: float, candidate: Examined) -> Verdict:
+    if name == "retention" and candidate.retention is not None and candidate.retention.kind == "drop":
+        return Verdict(gate=name, status=Status.UNVERIFIED, limit=limit, reason="for this metric (or a baseline of 0) a ratio means nothing; limit max_drop instead")
+    return quality(candidate.retention if name == "retention" else candidate.drop, limit, gate=name)
+
+
+def _metric(limit: float, metric: Metric | None, candidate: Examined) -> Verdict:
+    value, interval = candidate.evidence.metric_value, candidate.metric_interval
+    if metric is None or value is None or interval is None:
+        return Verdict(gate="metric", status=Status.UNVERIFIED, limit=limit, reason="quality was not measured")
+    bad, good = interval if metric.direction == "higher" else (-interval[1], -interval[0])
+    signed = limit if metric.direction == "higher" else -limit
+    status = Status.PASS if bad >= signed else Status.FAIL if good < signed else Status.INCONCLUSIVE
+    return Verdict(gate="metric", status=status, limit=limit, measured=value, low=interval[0], high=interval[1], reason=f"{metric.name} {value:.4f}, interval [{interval[0]:.4f}, {interval[1]:.4f}]")
+
+
+def violation(verdicts: Sequence[Verdict]) -> float:
+    """The worst normalized violation of a contract; 0 where no limit is broken."""
+    broken = [abs(v.measured - v.limit) / (abs(v.limit) or 1.0) for v in verdicts if v.status is Status.FAIL and v.measured is not None and v.limit is not None]
+    return max(broken, default=0.0)

@@ -1,0 +1,132 @@
+"""Latency, memory and download size of artifacts, each measured in a fresh process of its own (`limbeck.evaluation.child`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from limbeck.core.candidate import Artifact
+from limbeck.core.errors import ArtifactError, ConfigError, MissingLibrary
+from limbeck.core.evidence import Latency
+from limbeck.runtimes import runtime
+
+DISTURBED = 0.05  # of the time of its turns that the process waited for a CPU that another had
+TIMEOUT_S = 900.0
+CHUNK = 1 << 20
+
+
+def latency(
+    artifacts: Sequence[Artifact],
+    feed: Mapping[str, np.ndarray],
+    *,
+    threads: int,
+    seconds: float = 2.0,
+    block: int = 5,
+    min_blocks: int = 20,
+    timeout_s: float = TIMEOUT_S,
+) -> list[Latency]:
+    """Milliseconds of single inferences of artifacts that take turns (A B C A B C) in one fresh process.
+
+    All are loaded and warmed up first. A turn is one inference that isn't counted and a block of `block` that are; rounds go
+    on until `seconds` for each artifact are over and there are `min_blocks`, so that all have equally many blocks, taken side
+    by side. Collection of garbage is off. What is timed is the session's call: numpy arrays in, numpy arrays out.
+
+    `disturbed`: for more than 5 % of the time of its turns the process was ready to run and another had the CPU (Linux: run
+    queue delay of all its threads; elsewhere, with one thread, wall time without CPU time).
+
+    Raises: ArtifactError if an artifact can't be loaded or run, brings its process down, or takes longer than `timeout_s`;
+        ConfigError if a number is out of its range.
+    """
+    for name, value in {"threads": threads, "block": block, "min_blocks": min_blocks}.items():
+        if value < 1:
+            raise ConfigError(f"latency.{name} must be at least 1, got {value}. Leave it out for the default.")
+    if not artifacts:
+        return []
+    answer = _answer(artifacts, feed, threads=threads, timeout_s=timeout_s, request={"measure": "latency", "seconds": seconds, "block": block, "min_blocks": min_blocks})
+    return [Latency(blocks=tuple(tuple(samples) for samples in blocks), disturbed=waited > DISTURBED) for blocks, waited in zip(answer["blocks"], answer["waited"], strict=True)]
+
+
+def peak_memory(artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: int, runs: int = 10, timeout_s: float = TIMEOUT_S) -> int:
+    """Resident bytes, at their peak, of loading an artifact and running it, above an empty session of its runtime; ≥ 0.
+
+    One fresh process imports the runtime, reads the feed, opens and runs the runtime's empty artifact, and sets its peak back;
+    then it loads the artifact and runs it. On Linux the peak is VmHWM, set back through clear_refs. Elsewhere it is the rise
+    of ru_maxrss, which is too low by what importing the runtime took for a moment.
+
+    Raises: as `latency`.
+    """
+    if runs < 1:
+        raise ConfigError(f"peak_memory.runs must be at least 1, got {runs}. Leave it out for the default.")
+    with tempfile.TemporaryDirectory() as folder:
+        empty = runtime(artifact.runtime).empty(Path(folder))
+        return int(_answer([artifact], feed, threads=threads, timeout_s=timeout_s, request={"measure": "peak_memory", "empty": str(empty.path), "runs": runs})["bytes"])
+
+
+def download_bytes(artifact: Artifact) -> int:
+    """What has to be sent: the sum over its files of their size as zlib (deflate) compresses them at level 9."""
+    total = 0
+    for path in artifact.files():
+        packer = zlib.compressobj(9)
+        with path.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                total += len(packer.compress(chunk))
+        total += len(packer.flush())
+    return total
+
+
+def _answer(artifacts: Sequence[Artifact], feed: Mapping[str, np.ndarray], *, threads: int, timeout_s: float, request: dict[str, Any]) -> dict[str, Any]:
+    """What a fresh child says to a request. Raises: the LimbeckError that it answers with, or ArtifactError if it doesn't answer."""
+    for name, value in feed.items():
+        if value.dtype.kind not in "iufb":
+            raise ArtifactError(f"input '{name}' must be numbers, got {value.dtype}. Convert it in the task's `inputs`.")
+    with tempfile.TemporaryDirectory() as folder:
+        at, arrays = Path(folder) / "at", Path(folder) / "feed.npz"
+        np.savez(arrays, *feed.values())
+        listed = [{"path": str(a.path.absolute()), "runtime": a.runtime} for a in artifacts]
+        request = {**request, "artifacts": listed, "feed": str(arrays), "names": list(feed), "threads": threads, "at": str(at)}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        command = [sys.executable, "-P", "-m", "limbeck.evaluation.child"]  # -P: a numpy.py in the user's folder isn't numpy
+        try:
+            done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, errors="replace", env=environment, timeout=timeout_s, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise ArtifactError(
+                f"{_on(at, artifacts)}: measuring took longer than {timeout_s:g} s. Lower seconds, block or min_blocks, use a smaller batch, or raise timeout_s."
+            ) from error
+        if done.returncode != 0:
+            raise ArtifactError(f"{_on(at, artifacts)} brought its process down: {_ending(done.returncode)}. {_last_line(done.stderr)}")
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise next((e for e in (ConfigError, MissingLibrary) if e.__name__ == answer["error"]), ArtifactError)(answer["message"])
+    return answer
+
+
+def _on(at: Path, artifacts: Sequence[Artifact]) -> str:
+    """The artifact that the child was at; all of them if they were taking turns."""
+    index = at.read_text() if at.exists() else ""
+    names = [str(a.path) for a in artifacts]
+    return names[int(index)] if index else names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"{name} (memory may have run out)" if name == "SIGKILL" else name
+
+
+def _last_line(stderr: str) -> str:
+    line = next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")
+    return f"Its last line: {line}" if line else "It said nothing. Load the artifact in its runtime by itself to see why."

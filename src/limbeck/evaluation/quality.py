@@ -1,0 +1,172 @@
+"""How good an artifact is on a split, and how much of the baseline's quality it keeps, with a bound that can be relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from limbeck.core.errors import ArtifactError, ConfigError, TaskError
+from limbeck.core.evidence import Retention
+from limbeck.core.metric import Metric, Rows
+from limbeck.core.task import Task
+from limbeck.mechanics.data import batches, feed, predict
+from limbeck.stats import paired
+from limbeck.stats.bootstrap import Interval, bca_lower
+
+Arrays = dict[str, np.ndarray]
+Session = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
+def rows_of(session: Session, task: Task, split: str, *, batch_size: int = 64, ids: Sequence[int] | np.ndarray | None = None) -> Arrays:
+    """The metric's rows of a loaded artifact over a split (or these ids of it), in order.
+
+    Raises: ArtifactError naming the sample and the output if one is NaN; TaskError if the split is empty or the metric's rows
+    aren't columns of equal length.
+    """
+    return _rows(lambda batch: session(feed(task, batch)), task, split, batch_size=batch_size, ids=ids)
+
+
+def rows_of_module(model: nn.Module, task: Task, split: str, *, batch_size: int = 64, ids: Sequence[int] | np.ndarray | None = None) -> Arrays:
+    """`rows_of` for a torch module, run in eval mode without gradient and left in the modes in which it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            return _rows(lambda batch: {k: _array(v) for k, v in predict(task, model, batch).items()}, task, split, batch_size=batch_size, ids=ids)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _array(value: torch.Tensor) -> np.ndarray:
+    value = value.detach().cpu()
+    return (value.float() if value.dtype is torch.bfloat16 else value).numpy()  # numpy has no bfloat16
+
+
+def _rows(run: Callable[[Any], Mapping[str, np.ndarray]], task: Task, split: str, *, batch_size: int, ids: Sequence[int] | np.ndarray | None) -> Arrays:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be ≥ 1, got {batch_size!r}. It is the number of samples in one inference.")
+    parts: list[Arrays] = []
+    for part, batch in batches(task, split, size=batch_size, ids=ids):
+        outputs = run(batch)
+        for name, values in outputs.items():
+            _refuse_nan(name, np.asarray(values), part, split)
+        parts.append(_columns(task, task.metric.rows(outputs, batch)))
+        if parts[-1].keys() != parts[0].keys():
+            raise TaskError(f"metric '{task.metric.name}'.rows gives columns {sorted(parts[-1])} for one batch and {sorted(parts[0])} for another. Give the same columns always.")
+    if not parts:
+        raise TaskError(f"task '{task.name}' split '{split}' has no samples to evaluate on. Add samples, or name another split.")
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def _refuse_nan(name: str, values: np.ndarray, ids: np.ndarray, split: str) -> None:
+    if values.dtype.kind != "f" or not np.isnan(values).any():
+        return
+    row = int(np.argwhere(np.isnan(values))[0][0]) if values.ndim else 0
+    which = f"sample {ids[row]}" if values.ndim and len(values) == len(ids) else f"samples {ids[0]} to {ids[-1]}"
+    raise ArtifactError(f"output '{name}' is NaN for {which} of split '{split}'. An artifact that gives NaN isn't judged: look for an overflow, or a sample that holds NaN itself.")
+
+
+def _columns(task: Task, rows: Rows) -> Arrays:
+    if not isinstance(rows, Mapping) or not rows:
+        raise TaskError(f"metric '{task.metric.name}'.rows must give a dict of columns, got {type(rows).__name__}. Return at least one, as in {{'correct': …}}.")
+    columns = {name: np.asarray(column) for name, column in rows.items()}
+    if any(c.ndim == 0 or c.dtype.kind == "O" for c in columns.values()) or len({len(c) for c in columns.values()}) != 1:
+        shapes = ", ".join(f"{name} {c.dtype}{list(c.shape)}" for name, c in columns.items())
+        raise TaskError(f"metric '{task.metric.name}'.rows must give columns of numbers or text, all of one length, got {shapes}. Give one entry a sample to each.")
+    return columns
+
+
+def value(metric: Metric, rows: Rows) -> float:
+    """The metric over all rows. Raises TaskError if it is undefined (NaN) there."""
+    found = float(metric.reduce(rows))
+    if np.isnan(found):
+        raise TaskError(f"metric '{metric.name}' is undefined (NaN) on these {_length(rows)} rows: too few, or all of one class or value. Evaluate on more samples.")
+    return found
+
+
+def interval(metric: Metric, rows: Rows, *, confidence: float = 0.95) -> Interval:
+    """The metric of one model with its bounds, each one-sided at `confidence`: exact for proportions, BCa over units otherwise."""
+    found = value(metric, rows)
+    if not _exact(metric):
+        return bca_lower(rows, rows, lambda r, _: metric.reduce(r), units=metric.unit, confidence=confidence)
+    column = _proportion(metric, rows, found)
+    low, high = paired.proportion_bounds(int(column.sum()), len(column), confidence)
+    return Interval(found, low, high)
+
+
+def retention(metric: Metric, candidate_rows: Rows, baseline_rows: Rows, *, confidence: float = 0.95, split: str, as_drop: bool = False) -> Retention:
+    """How much of the baseline's metric the candidate keeps on the same samples, bounded on the bad side.
+
+    A ratio where the metric allows one, higher is better and the baseline is above 0; else a drop in the metric's own unit,
+    whose `low` is an upper bound. Proportions of independent samples take score tests, the rest BCa over units.
+
+    Args:
+        confidence: One-sided; a caller who tries several times asks for more.
+        split: Where the rows come from; it is only noted.
+        as_drop: Take the drop even where a ratio means something, as a limit on `max_drop` asks.
+    Raises: ConfigError if the rows aren't of the same samples; TaskError if the metric is undefined on them.
+    """
+    _same_samples(metric, candidate_rows, baseline_rows)
+    candidate, baseline = value(metric, candidate_rows), value(metric, baseline_rows)
+    as_ratio = not as_drop and metric.ratio and metric.direction == "higher" and baseline > 0
+    bounded = _scored if _exact(metric) else _resampled
+    number, low, method = bounded(metric, candidate_rows, baseline_rows, as_ratio=as_ratio, confidence=confidence, values=(candidate, baseline))
+    samples = len(np.unique(baseline_rows[metric.unit])) if metric.unit else _length(baseline_rows)
+    return Retention(value=number, low=low, confidence=confidence, method=method, split=split, samples=samples, kind="ratio" if as_ratio else "drop")
+
+
+def _scored(metric: Metric, c: Rows, b: Rows, *, as_ratio: bool, confidence: float, values: tuple[float, float]) -> tuple[float, float, str]:
+    counts = paired.counts(_proportion(metric, c, values[0]), _proportion(metric, b, values[1]))
+    if as_ratio:
+        return values[0] / values[1], paired.ratio_lower(counts, confidence), "score ratio of paired proportions (Nam-Blackwelder)"
+    higher = metric.direction == "higher"
+    bound = -paired.difference_lower(counts, confidence) if higher else paired.difference_upper(counts, confidence)
+    return metric.drop(*values), bound, "score difference of paired proportions (Tango)"
+
+
+def _resampled(metric: Metric, c: Rows, b: Rows, *, as_ratio: bool, confidence: float, values: tuple[float, float]) -> tuple[float, float, str]:
+    def ratio(rc: Rows, rb: Rows) -> float:
+        below = metric.reduce(rb)
+        return metric.reduce(rc) / below if below > 0 else float("nan")
+
+    def drop(rc: Rows, rb: Rows) -> float:
+        return metric.drop(metric.reduce(rc), metric.reduce(rb))
+
+    found = bca_lower(c, b, ratio if as_ratio else drop, units=metric.unit, confidence=confidence)
+    over = f"units of '{metric.unit}'" if metric.unit else "rows"
+    return found.value, found.low if as_ratio else found.high, f"BCa bootstrap of the {'ratio' if as_ratio else 'drop'} over {over}"
+
+
+def _exact(metric: Metric) -> bool:
+    """Whether the metric is a proportion of independent samples."""
+    return metric.proportion is not None and metric.unit is None
+
+
+def _proportion(metric: Metric, rows: Rows, found: float) -> np.ndarray:
+    """The column of 0s and 1s whose mean is the metric, held to that."""
+    name = str(metric.proportion)
+    if name not in rows:
+        raise TaskError(f"metric '{metric.name}' names proportion '{name}', but its rows have {', '.join(rows)}. Name one of these, or none.")
+    column = np.asarray(rows[name])
+    mean = float(column.mean())
+    if not np.isin(column, (0, 1)).all() or abs(mean - found) > 1e-9:
+        raise TaskError(f"metric '{metric.name}' must be the mean of its proportion '{name}', which holds 0 and 1 only; got {found:g}, mean {mean:g}. Leave `proportion` out.")
+    return column
+
+
+def _same_samples(metric: Metric, c: Rows, b: Rows) -> None:
+    if c.keys() != b.keys() or _length(c) != _length(b):
+        raise ConfigError(f"candidate and baseline rows must be of the same samples, got {_length(c)} of {list(c)} and {_length(b)} of {list(b)}. Evaluate both on one split.")
+    if metric.unit is not None and metric.unit not in b:
+        raise TaskError(f"metric '{metric.name}' names unit '{metric.unit}', but its rows have {', '.join(b)}. Let rows give that column.")
+    if metric.unit is not None and not np.array_equal(c[metric.unit], b[metric.unit]):
+        raise ConfigError(f"unit '{metric.unit}' differs between candidate and baseline rows. Evaluate both on the same samples, in the same order.")
+
+
+def _length(rows: Rows) -> int:
+    return len(next(iter(rows.values())))

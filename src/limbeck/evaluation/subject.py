@@ -1,0 +1,132 @@
+"""Any artifact or task as something that can be judged: `evaluate` one, `compare` two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from limbeck.core.candidate import Artifact, TorchForm
+from limbeck.core.contract import Contract, Target
+from limbeck.core.errors import ArtifactError, TaskError
+from limbeck.core.evidence import Evidence, Latency, Retention, Status, Verdict
+from limbeck.core.task import Task
+from limbeck.evaluation import measure, quality
+from limbeck.evaluation.gates import Examined, contract_verdicts, percentiles, speedup
+from limbeck.runtimes import of_file, parity, runtime
+from limbeck.runtimes.card import Session, random_feed
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An artifact to judge, under the name that the user gave it."""
+
+    name: str
+    artifact: Artifact
+    parameters: int | None = None
+    macs: int | None = None
+    kernels: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A subject with its evidence; against another subject also retention, agreement of outputs and verdicts."""
+
+    examined: Examined
+    verdicts: tuple[Verdict, ...] = ()
+    agreement: Mapping[str, float | None] | None = None
+
+
+def of_path(path: Path) -> Subject:
+    """A file that some runtime loads. Raises ArtifactError if it isn't there or no runtime loads its kind."""
+    if not path.exists():
+        raise ArtifactError(f"there is no artifact {path}. Name a file that a runtime loads, or task.py:task.")
+    card = of_file(path)
+    artifact = Artifact(path, card.name)
+    return Subject(str(path), artifact, kernels=card.describe(artifact))
+
+
+def of_task(task: Task, *, model: str | None, target: Target, folder: Path, name: str) -> Subject:
+    """A model of a task (its teacher by default), exported to the target into `folder`."""
+    from limbeck.analysis.profile import profile
+    from limbeck.mechanics.build import rebuild, teacher_form
+    from limbeck.mechanics.data import arguments, batch_of, example
+
+    if not task.models:
+        raise TaskError(f"task '{task.name}' has no models, so there is nothing to evaluate but its data. Give Task(models={{'teacher': …}}), or name an artifact and this task with --task.")
+    form: TorchForm = teacher_form(task, model)
+    module = rebuild(form, task)
+    folder.mkdir(parents=True, exist_ok=True)
+    split = "train" if "train" in task.splits else next(iter(task.splits))
+    artifact = runtime(target.runtime).export(example(task, module, split=split), folder)
+    counted = profile(module, *arguments(task, batch_of(task, split, [0])))
+    return Subject(name, artifact, counted.parameters, counted.macs, runtime(target.runtime).describe(artifact))
+
+
+def judge(
+    subjects: list[Subject], *, task: Task | None, target: Target, split: str, contract: Contract | None = None, confidence: float = 0.95, seconds: float = 2.0
+) -> list[Judged]:
+    """Evidence on each subject, timed in turn; every one after the first is judged against the first.
+
+    Without a task the inputs are random ones of the declared shapes, and quality stays unverified.
+    """
+    sessions = [runtime(s.artifact.runtime).load(s.artifact, target.threads) for s in subjects]
+    feed = _feed(task, sessions[0], target, split)
+    latencies = measure.latency([s.artifact for s in subjects], feed, threads=target.threads, seconds=seconds)
+    rows = [quality.rows_of(session, task, split) for session in sessions] if task else [None] * len(subjects)
+    examined = []
+    for subject, latency, own in zip(subjects, latencies, rows, strict=True):
+        compared = task is not None and own is not None and rows[0] is not None and len(subjects) > 1
+        retention, drop = (quality.retention(task.metric, own, rows[0], confidence=confidence, split=split, as_drop=d) for d in (False, True)) if compared else (None, None)
+        value = quality.value(task.metric, own) if task and own is not None else None
+        interval = quality.interval(task.metric, own, confidence=confidence) if task and own is not None else None
+        memory = measure.peak_memory(subject.artifact, feed, threads=target.threads)
+        examined.append(Examined(evidence=_evidence(subject, target, task, value, latency, memory), latency=latency, retention=retention, drop=drop, metric_interval=(interval.low, interval.high) if interval else None))
+    first = Judged(examined[0], contract_verdicts(contract, task.metric if task else None, candidate=examined[0], baseline=None) if contract and len(subjects) == 1 else ())
+    others = [Judged(e, _against(e, examined[0], contract, task), _agreement(sessions[0], s, feed)) for e, s in zip(examined[1:], sessions[1:], strict=True)]
+    return [first, *others]
+
+
+def _feed(task: Task | None, session: Session, target: Target, split: str) -> dict[str, np.ndarray]:
+    if task is None:
+        return random_feed(session.inputs, target.batch, 0)
+    from limbeck.mechanics.data import batch_of, feed
+
+    count = len(task.split(split))
+    return feed(task, batch_of(task, split, [i % count for i in range(target.batch)]))
+
+
+def _evidence(subject: Subject, target: Target, task: Task | None, value: float | None, latency: Latency, memory: int) -> Evidence:
+    return Evidence(
+        artifact=subject.name,
+        runtime=subject.artifact.runtime,
+        threads=target.threads,
+        size_bytes=subject.artifact.size_bytes,
+        download_bytes=measure.download_bytes(subject.artifact),
+        metric_name=task.metric.name if task else None,
+        metric_value=value,
+        parameters=subject.parameters,
+        macs=subject.macs,
+        latency_ms=percentiles(latency),
+        peak_memory_bytes=memory,
+        kernels=subject.kernels,
+    )
+
+
+def _against(candidate: Examined, baseline: Examined, contract: Contract | None, task: Task | None) -> tuple[Verdict, ...]:
+    if contract:
+        return contract_verdicts(contract, task.metric if task else None, candidate=candidate, baseline=baseline)
+    faster = speedup(baseline.latency, candidate.latency, 1.0, gate="not slower", slack=0.95)
+    retention: Retention | None = candidate.retention
+    unverified = Verdict(gate="retention", status=Status.UNVERIFIED, reason="quality was not measured: name the task with --task")
+    return (faster,) if retention else (unverified, faster)
+
+
+def _agreement(first: Session, second: Session, feed: Mapping[str, np.ndarray]) -> Mapping[str, float | None] | None:
+    """How near the outputs are on the timed inputs; None where they can't be compared."""
+    a, b = first(feed), second(feed)
+    if len(a) != len(b) or any(x.shape != y.shape for x, y in zip(a.values(), b.values(), strict=True)):
+        return None
+    return parity(a, dict(zip(a, b.values(), strict=True)))

@@ -1,0 +1,93 @@
+"""What a technique may see of the run: its task, signals, randomness, checkpoint, budget and log. Nothing else reaches upward."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from limbeck.core.candidate import Candidate
+from limbeck.core.task import Task
+from limbeck.core.technique import Budget, Log, Signals
+from limbeck.pipeline.store import write
+
+
+@dataclass(frozen=True)
+class StageRng:
+    """Generators that depend on the seed alone; each read starts none anew."""
+
+    seed: int
+
+    @cached_property
+    def numpy(self) -> np.random.Generator:
+        return np.random.default_rng(self.seed)
+
+    @cached_property
+    def torch(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class FileCheckpoint:
+    """One safetensors file that carries plain data beside the tensors; replaced in one move."""
+
+    path: Path
+    stop: Callable[[], bool] = lambda: False
+
+    def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        from safetensors.torch import save
+
+        write(self.path, save({k: v.contiguous() for k, v in tensors.items()}, metadata={"state": json.dumps(state)}))
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        from safetensors import safe_open
+
+        if not self.path.exists():
+            return None
+        with safe_open(self.path, framework="pt") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, json.loads(file.metadata()["state"])  # noqa: SIM118
+
+    def stop_requested(self) -> bool:
+        return self.stop()
+
+
+@dataclass(frozen=True)
+class QuietLog:
+    """Keeps events, draws nothing."""
+
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def event(self, event: str, **data: Any) -> None:
+        self.events.append((event, data))
+
+    def progress(self, done: float, total: float, note: str) -> None:
+        pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """The context that the pipeline hands to a technique; implements `limbeck.core.technique.Context`."""
+
+    task: Task
+    signals: Signals
+    rng: StageRng
+    checkpoint: FileCheckpoint
+    log: Log
+    round_to: int
+    scratch: Path
+    scorer: Callable[[Candidate], float]
+    timer: Callable[[Candidate], float]
+    budget: Budget = Budget()
+
+    def score(self, candidate: Candidate) -> float:
+        return self.scorer(candidate)
+
+    def time(self, candidate: Candidate) -> float:
+        return self.timer(candidate)

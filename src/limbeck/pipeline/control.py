@@ -1,0 +1,75 @@
+"""The control: the final shape in FP32, trained without a teacher. What it reaches shows what the teacher was worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from limbeck.core.candidate import Candidate, TorchForm
+from limbeck.core.errors import StageError
+from limbeck.core.facts import Fact
+from limbeck.core.fields import parse
+from limbeck.core.plan import START, Training
+from limbeck.mechanics.build import base, torch_form
+from limbeck.mechanics.data import batch_of
+from limbeck.mechanics.edits import replay, submodule
+from limbeck.mechanics.terms import task_loss
+from limbeck.mechanics.train import fit
+from limbeck.pipeline.examiner import Kept
+from limbeck.pipeline.folder import Run
+from limbeck.pipeline.stage import Standing
+from limbeck.pipeline.store import digest, write
+
+
+def run_control(run: Run, passed: Sequence[Standing]) -> tuple[Kept | None, str]:
+    """The control's artifact, or None and the reason why it was not run."""
+    trained = [c for s in passed for c in _trainings(s.claims)]
+    shapes = [s for s in passed if isinstance(s.candidate.form, TorchForm) and Fact.FLOAT_WEIGHTS in s.candidate.facts]
+    if not trained or not shapes:
+        return None, "nothing in this plan was trained, so there is nothing to compare a training without a teacher with"
+    form = shapes[-1].candidate.torch_form
+    training = replace(trained[0], epochs=sum(t.epochs for t in trained))
+    key = digest(["control", form.blueprint.to_json(), repr(training), dict(run.fingerprints), run.request.seed])
+    try:
+        candidate = _product(run, form, training, key)
+        return run.examiner.keep(candidate, "the control"), ""
+    except StageError as error:
+        return None, str(error)
+
+
+def _trainings(claims: Mapping[str, Any]) -> list[Training]:
+    found = [claims[k] for k in ("training", "recovery_training") if k in claims]
+    return [parse(Training, t, where="training") for t in found]
+
+
+def _product(run: Run, form: TorchForm, training: Training, key: str) -> Candidate:
+    path = run.folder / "stages" / f"{key}.json"
+    if path.exists():
+        return run.store.get_candidate(json.loads(path.read_text())["candidate"], run.folder / "scratch")
+    context = run.context(key, "control")
+    model = _fresh(run, form, context.rng.seed)
+    history = fit(model, (1.0 * task_loss()).bind(run.task), training, seed=context.rng.seed, checkpoint=context.checkpoint, log=context.log, note="the control, without a teacher")
+    candidate = Candidate(torch_form(model.eval(), form.blueprint, run.task, batch_of(run.task, "train", [0, 1])), START)
+    write(path, json.dumps({"version": 1, "key": key, "stage": "control", "candidate": run.store.put_candidate(candidate), "claims": {"history": history}}, sort_keys=True, indent=1).encode())
+    context.checkpoint.path.unlink(missing_ok=True)
+    return candidate
+
+
+def _fresh(run: Run, form: TorchForm, seed: int) -> nn.Module:
+    """The same shape with new weights: the factory's own where nothing was resized, each module's own reset elsewhere."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = replay(base(form.blueprint, run.task), form.blueprint.edits)
+        resized = {e["module"] for e in form.blueprint.edits if e["edit"] == "reshape" and e["tensors"]}
+        for name in sorted(resized):
+            module = submodule(model, name)
+            reset = getattr(module, "reset_parameters", None)
+            if reset is None:
+                raise StageError(f"module '{name}' ({type(module).__name__}) was resized and has no reset_parameters, so it can't be trained anew")
+            reset()
+    return model

@@ -1,0 +1,160 @@
+"""Exports and measurements of a run, each taken once and kept: a verdict doesn't change with the clock on resume."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from limbeck.analysis.profile import profile
+from limbeck.core.candidate import Artifact, ArtifactForm, Candidate
+from limbeck.core.contract import Target
+from limbeck.core.errors import StageError
+from limbeck.core.evidence import Evidence, Latency, Retention
+from limbeck.core.facts import Fact
+from limbeck.core.task import Task
+from limbeck.core.technique import Log
+from limbeck.evaluation import environment, measure, quality
+from limbeck.evaluation.gates import Examined, percentiles
+from limbeck.mechanics.build import rebuild
+from limbeck.mechanics.data import arguments, batch_of, example, feed, predict
+from limbeck.pipeline.store import Store, digest, write
+from limbeck.runtimes import parity, runtime
+
+FLOAT_TOLERANCE = 1e-3  # how far, relative to the largest output, a float artifact may be from its module
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A candidate as the run keeps it: its object, its artifact's files, and what is known of its structure."""
+
+    candidate: str  # object of the candidate
+    artifact: Mapping[str, Any]  # record of the artifact's files
+    parameters: int | None
+    macs: int | None
+    kernels: Mapping[str, Any]
+    parity: Mapping[str, float | None] | None
+
+    @property
+    def mark(self) -> str:
+        return digest(self.artifact)
+
+
+class Examiner:
+    """Exports candidates to the target and measures their artifacts, once each."""
+
+    def __init__(self, root: Path, store: Store, task: Task, target: Target, fingerprints: Mapping[str, str], log: Log, *, seconds: float, confidence: float):
+        self._seconds, self._confidence = seconds, confidence
+        self._root, self._store, self._task, self._target = root, store, task, target
+        self._fingerprints, self._log = fingerprints, log
+        self._runtime = runtime(target.runtime)
+        self._versions = environment.versions()
+        self._machine = environment.machine()
+
+    def recorded(self, kind: str, key: Mapping[str, Any], take: Callable[[], Any]) -> Any:
+        """What was recorded under this key, or what `take` gives now, recorded."""
+        path = self._root / "measurements" / f"{kind}-{digest([kind, key])[:32]}.json"
+        if path.exists():
+            return self._store.get_json(json.loads(path.read_text())["object"])
+        data = take()
+        write(path, json.dumps({"kind": kind, "key": key, "object": self._store.put_json(data)}, sort_keys=True, indent=1).encode())
+        return data
+
+    def keep(self, candidate: Candidate, name: str) -> Kept:
+        """Keep a candidate and its artifact for the target, exported once."""
+        sha = self._store.put_candidate(candidate)
+        key = {"candidate": sha, "runtime": self._target.runtime, "versions": self._versions, "data": self._fingerprints["train"], "code": self._fingerprints["code"]}
+        data = self.recorded("export", key, lambda: self._exported(candidate, name))
+        return Kept(candidate=sha, **data)
+
+    def _exported(self, candidate: Candidate, name: str) -> dict[str, Any]:
+        if isinstance(candidate.form, ArtifactForm):
+            return {"artifact": self._store.put_artifact(candidate.form.artifact), "parameters": None, "macs": None, "kernels": self._runtime.describe(candidate.form.artifact), "parity": None}
+        self._log.event("exporting", candidate=name, runtime=self._target.runtime)
+        model = rebuild(candidate.torch_form, self._task)
+        traced = example(self._task, model)
+        folder = self._root / "scratch" / "export"
+        folder.mkdir(parents=True, exist_ok=True)
+        artifact = self._runtime.export(traced, folder)
+        batch = batch_of(self._task, "train", range(min(32, len(self._task.split("train")))))
+        with torch.no_grad():
+            expected = {k: v.numpy() for k, v in predict(self._task, model, batch).items()}
+        same = parity(expected, self._runtime.load(artifact, self._target.threads)(feed(self._task, batch)))
+        if Fact.QUANTIZED not in candidate.facts and same["max_rel"] > FLOAT_TOLERANCE:
+            raise StageError(f"exported to {self._target.runtime}, {name} differs from its torch module by {same['max_rel']:.2g} of the largest output (at most {FLOAT_TOLERANCE:g}). The exporter doesn't understand something in this model.")
+        counted = profile(model, *arguments(self._task, batch_of(self._task, "train", [0])))
+        record = self._store.put_artifact(artifact)
+        return {"artifact": record, "parameters": counted.parameters, "macs": counted.macs, "kernels": self._runtime.describe(artifact), "parity": same}
+
+    def artifact(self, kept: Kept) -> Artifact:
+        return self._store.artifact(kept.artifact, self._root / "artifacts" / kept.mark[:16])
+
+    def rows(self, kept: Kept, split: str) -> dict[str, np.ndarray]:
+        """The metric's rows of this artifact over a split."""
+        key = {"artifact": kept.mark, "data": self._fingerprints[split], "code": self._fingerprints["code"], "versions": self._versions, "machine": self._machine}
+
+        def take() -> dict[str, str]:
+            self._log.event("evaluating", artifact=kept.mark[:12], split=split)
+            rows = quality.rows_of(self._runtime.load(self.artifact(kept), self._target.threads), self._task, split)
+            buffer = io.BytesIO()
+            np.savez(buffer, allow_pickle=False, **rows)
+            return {"rows": self._store.put(buffer.getvalue())}
+
+        with np.load(io.BytesIO(self._store.get(self.recorded("rows", key, take)["rows"])), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+
+    def latencies(self, kept: Sequence[Kept]) -> list[Latency]:
+        """These artifacts timed in turn in one process."""
+        seconds = self._seconds
+        key = {"artifacts": [k.mark for k in kept], "threads": self._target.threads, "batch": self._target.batch, "seconds": seconds, "versions": self._versions, "machine": self._machine}
+
+        def take() -> list[dict[str, Any]]:
+            self._log.event("timing", artifacts=len(kept), seconds=seconds)
+            taken = measure.latency([self.artifact(k) for k in kept], self.feed(), threads=self._target.threads, seconds=seconds)
+            return [{"blocks": [list(b) for b in one.blocks], "disturbed": one.disturbed} for one in taken]
+
+        return [Latency(blocks=tuple(tuple(b) for b in one["blocks"]), disturbed=one["disturbed"]) for one in self.recorded("latency", key, take)]
+
+    def memory(self, kept: Kept) -> int:
+        key = {"artifact": kept.mark, "threads": self._target.threads, "batch": self._target.batch, "versions": self._versions, "machine": self._machine}
+        return self.recorded("memory", key, lambda: measure.peak_memory(self.artifact(kept), self.feed(), threads=self._target.threads))
+
+    def feed(self) -> dict[str, np.ndarray]:
+        """The inputs of one timed inference: the first samples of validation."""
+        count = len(self._task.split("validation"))
+        return feed(self._task, batch_of(self._task, "validation", [i % count for i in range(self._target.batch)]))
+
+    def kept_of(self, kept: Kept, baseline: Kept, *, split: str, confidence: float) -> dict[str, Retention]:
+        """What an artifact keeps of the baseline's quality: `retention` and `drop`, for `Examined`."""
+        metric, rows, first = self._task.metric, self.rows(kept, split), self.rows(baseline, split)
+        retention = quality.retention(metric, rows, first, confidence=confidence, split=split)
+        drop = retention if retention.kind == "drop" else quality.retention(metric, rows, first, confidence=confidence, split=split, as_drop=True)
+        return {"retention": retention, "drop": drop}
+
+    def examined(self, kept: Kept, *, split: str, latency: Latency | None = None, baseline: Kept | None = None, confidence: float | None = None, memory: bool = False) -> Examined:
+        """All that is known of an artifact, gathered; against a baseline also what it keeps of it."""
+        artifact, confidence = self.artifact(kept), confidence or self._confidence
+        rows = self.rows(kept, split)
+        evidence = Evidence(
+            artifact=str(artifact.path.relative_to(self._root)),
+            runtime=self._target.runtime,
+            threads=self._target.threads,
+            size_bytes=artifact.size_bytes,
+            download_bytes=measure.download_bytes(artifact),
+            metric_name=self._task.metric.name,
+            metric_value=quality.value(self._task.metric, rows),
+            parameters=kept.parameters,
+            macs=kept.macs,
+            latency_ms=percentiles(latency),
+            peak_memory_bytes=self.memory(kept) if memory else None,
+            kernels=kept.kernels,
+        )
+        interval = quality.interval(self._task.metric, rows, confidence=confidence)
+        compared = self.kept_of(kept, baseline, split=split, confidence=confidence) if baseline else {}
+        return Examined(evidence=evidence, latency=latency, **compared, metric_interval=(interval.low, interval.high))

@@ -1,0 +1,139 @@
+"""A run's folder: opened once, held against other processes, with all that stages need to work in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from limbeck.core.candidate import Candidate, TorchForm
+from limbeck.core.contract import Contract, Target
+from limbeck.core.errors import ConfigError, RunError
+from limbeck.core.plan import Plan
+from limbeck.core.task import Task
+from limbeck.core.technique import Budget, Log, Signals
+from limbeck.evaluation import quality
+from limbeck.mechanics.build import rebuild
+from limbeck.mechanics.data import batch_of, predict
+from limbeck.mechanics.signals import DENSE_LIMIT, CachedTeacher, LiveTeacher
+from limbeck.pipeline.context import FileCheckpoint, RunContext, StageRng
+from limbeck.pipeline.examiner import Examiner
+from limbeck.pipeline.journal import Journal
+from limbeck.pipeline.store import Store, digest, remove_temporaries
+from limbeck.runtimes import runtime
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked of a run."""
+
+    task: Task
+    contract: Contract
+    plan: Plan
+    target: Target = Target()
+    name: str = "run"
+    root: Path = Path("runs")
+    seed: int = 0
+    timing_seconds: float = 2.0  # for each artifact, each time that it is timed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """An open run folder: the request, the teacher, and the places where things are kept."""
+
+    request: Request
+    task: Task  # the request's, less what intake left out
+    fingerprints: Mapping[str, str]
+    folder: Path
+    store: Store
+    journal: Journal
+    examiner: Examiner
+    teacher: Candidate
+    log: Log
+    stop: Callable[[], bool]
+
+    @cached_property
+    def signals(self) -> Signals:
+        """The teacher's answers: cached if a sample's fit, else live."""
+        form = self.teacher.torch_form
+        live = LiveTeacher(self.task, rebuild(form, self.task))
+        outputs = live.teacher(np.array([0, 1]), 0, *_arguments(self.task))
+        if any(v[0].numel() > DENSE_LIMIT for v in outputs.values()):
+            return live
+        views = self.task.views.recipe() if self.task.views else None
+        identity = {"teacher": self.store.put_candidate(self.teacher), "data": self.fingerprints["train"], "views": views}
+        return CachedTeacher(self.folder / "cache" / digest(identity)[:16], live, identity, progress=self.log.progress)
+
+    def context(self, key: str, scope: str, *, train: bool = True) -> RunContext:
+        """What a technique of the stage with this key may see; `scope` keeps its checkpoint apart from its recovery's."""
+        return RunContext(
+            task=self.task,
+            signals=self.signals,
+            rng=StageRng(int(digest([self.request.seed, key, scope])[:12], 16)),
+            checkpoint=FileCheckpoint(self.folder / "checkpoints" / f"{key[:16]}-{scope}.safetensors", self.stop),
+            log=self.log,
+            round_to=runtime(self.request.target.runtime).round_to,
+            scratch=self.folder / "scratch" / key[:16],
+            scorer=self.score,
+            timer=self.time,
+            budget=Budget(train=train),
+        )
+
+    def score(self, candidate: Candidate) -> float:
+        """The metric on validation, in torch."""
+        form = candidate.form
+        if not isinstance(form, TorchForm):
+            raise ConfigError("only a candidate that torch can rebuild is scored in torch; this one is an artifact.")
+        return quality.value(self.task.metric, quality.rows_of_module(rebuild(form, self.task), self.task, "validation"))
+
+    def time(self, candidate: Candidate) -> float:
+        """Median milliseconds of the exported candidate on the target."""
+        return float(np.median(self.examiner.latencies([self.examiner.keep(candidate, "a probe")])[0].samples))
+
+
+def _arguments(task: Task) -> tuple[tuple, dict]:
+    from limbeck.mechanics.data import arguments
+
+    return arguments(task, batch_of(task, "train", [0, 1]))
+
+
+@contextmanager
+def held(root: Path, name: str) -> Iterator[Path]:
+    """The folder of this run, locked while the block runs; what a killed process left half-written is removed.
+
+    Raises: ConfigError for a name that could leave `root`; RunError if another process holds it, or it can't be written.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"run.name must be letters, digits, '.', '_' and '-', starting with a letter or digit, got {name!r}. Choose another.")
+    folder = root / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RunError(f"the run folder {folder} can't be written: {error.strerror}. Choose another with run.root.") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(handle, 64, 0).decode(errors="replace").strip() or "another process"
+            raise RunError(f"the run folder {folder} is held by process {owner}. Wait until it ends, or give this run another name.") from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        remove_temporaries(folder)
+        yield folder
+    finally:
+        os.close(handle)
+
+
+def probe(task: Task, candidate: Candidate) -> None:
+    """One forward pass of a candidate, so that a task that doesn't fit its model says so before anything else."""
+    predict(task, rebuild(candidate.torch_form, task), batch_of(task, "train", [0, 1]))

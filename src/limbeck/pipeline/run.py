@@ -1,0 +1,183 @@
+"""A plan carried out: baseline, twin, stages, and the contract in one look at test. The only code that writes a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch.utils.data import Subset
+
+from limbeck.core.contract import Contract
+from limbeck.core.errors import ConfigError, Interrupted, Refusal
+from limbeck.core.evidence import Status, worst
+from limbeck.core.fields import parse, to_dict
+from limbeck.core.plan import illegal
+from limbeck.core.task import Task
+from limbeck.core.technique import Card, Log
+from limbeck.evaluation.gates import Examined, Floor, contract_verdicts, violation
+from limbeck.intake.checks import check
+from limbeck.intake.code import task_identity
+from limbeck.mechanics.build import teacher_candidate
+from limbeck.pipeline import summary
+from limbeck.pipeline.control import run_control
+from limbeck.pipeline.examiner import Examiner
+from limbeck.pipeline.folder import Request, Run, held, probe
+from limbeck.pipeline.journal import Journal
+from limbeck.pipeline.looks import count_look
+from limbeck.pipeline.stage import Standing, StageResult, run_stage
+from limbeck.pipeline.store import Store, digest, write
+from limbeck.pipeline.twin import infeasible
+from limbeck.techniques import card
+
+
+def carry_out(request: Request, *, log: Log, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+    """Carry out a request, from where it stands; the summary that was written.
+
+    Raises: TaskError, ConfigError, RunError for what the user can mend; Interrupted when `stop` says so.
+    """
+    cards = {s.technique: card(s.technique) for s in request.plan.stages}
+    for stage in request.plan.stages:
+        parse(cards[stage.technique].config, stage.config, where=f"{stage.title}.config")
+    task, fingerprints = _checked(request.task, log)
+    teacher = teacher_candidate(task)
+    probe(task, teacher)
+    with held(request.root, request.name) as folder:
+        store = Store(folder)
+        examiner = Examiner(folder, store, task, request.target, fingerprints, log, seconds=request.timing_seconds, confidence=request.contract.confidence)
+        run = Run(request=request, task=task, fingerprints=fingerprints, folder=folder, store=store, journal=Journal(folder / "journal.jsonl"), examiner=examiner, teacher=teacher, log=log, stop=stop)
+        return _walk(run, cards)
+
+
+def _checked(task: Task, log: Log) -> tuple[Task, dict[str, str]]:
+    """The task after intake's checks, without the training samples that also stand in another split."""
+    for name in ("train", "validation", "test"):
+        task.split(name)
+    found = check(task)
+    for note in found.notes:
+        log.event("note", text=note)
+    if found.dropped:
+        left = [i for i in range(len(task.split("train"))) if i not in set(found.dropped)]
+        task = replace(task, splits={**task.splits, "train": Subset(task.split("train"), left)})
+    return task, {**found.fingerprints, "code": task_identity(task)}
+
+
+def _walk(run: Run, cards: dict[str, Card]) -> dict[str, Any]:
+    request = run.request
+    run.journal.record("run", contract=to_dict(request.contract), plan=to_dict(request.plan), target=to_dict(request.target), seed=request.seed, data=dict(run.fingerprints), teacher=run.store.put_candidate(run.teacher))
+    refusal = illegal(request.plan, cards)
+    if refusal:
+        return _refuse(run, refusal)
+    baseline = _baseline(run)
+    refusal = _met(run, baseline) or infeasible(run, request.plan, cards, baseline)
+    if refusal:
+        return _refuse(run, refusal)
+    results, passed = _stages(run, cards, baseline)
+    return _verdict(run, baseline, results, passed)
+
+
+def _refuse(run: Run, refusal: Refusal) -> dict[str, Any]:
+    run.journal.record("refused", reason=refusal.reason, fix=refusal.fix)
+    return summary.refused(run, refusal)
+
+
+def _baseline(run: Run) -> Standing:
+    kept = run.examiner.keep(run.teacher, "the baseline")
+    examined = run.examiner.examined(kept, split="validation", baseline=kept)
+    run.journal.record("baseline", candidate=kept.candidate, artifact=kept.mark, metric=examined.evidence.metric_value)
+    return Standing(candidate=run.teacher, kept=kept, examined=examined, claims={})
+
+
+def _met(run: Run, baseline: Standing) -> Refusal | None:
+    """A contract that the unchanged teacher honours asks for nothing."""
+    contract = run.request.contract
+    timed = any(k.startswith(("latency", "speedup")) for k in contract.limits())
+    latency = run.examiner.latencies([baseline.kept])[0] if timed else None
+    memory = run.examiner.memory(baseline.kept) if contract.peak_memory_bytes else None
+    examined = replace(baseline.examined, latency=latency, evidence=replace(baseline.examined.evidence, peak_memory_bytes=memory))
+    verdicts = contract_verdicts(contract, run.task.metric, candidate=examined, baseline=examined)
+    if worst(verdicts) is not Status.PASS:
+        return None
+    limits = ", ".join(f"{k} {v:g}" for k, v in contract.limits().items())
+    return Refusal(f"The teacher exported unchanged already honours the contract ({limits}): there is nothing to compress for.", f"Ship it as it is ({run.folder / baseline.examined.evidence.artifact}), or add what it should become, as in size_ratio = 4 or speedup_p50 = 2.")
+
+
+def _stages(run: Run, cards: dict[str, Card], baseline: Standing) -> tuple[list[StageResult], list[Standing]]:
+    results, passed, current = [], [], baseline
+    stages = run.request.plan.stages
+    for number, stage in enumerate(stages):
+        if run.stop():
+            raise Interrupted(f"stopped before stage {number + 1} ({stage.title}). Run the same command again to go on.")
+        floor = stage_floor(run.request.contract, stage.gate.retention, current, remaining=len(stages) - number)
+        result = run_stage(run, stage, cards[stage.technique], before=current, baseline=baseline, floor=floor)
+        results.append(result)
+        if result.status is Status.PASS and result.standing:
+            current = result.standing
+            passed.append(current)
+            write(run.folder / "HEAD.json", json.dumps({run.request.target.runtime: {"stage": stage.title, "candidate": current.kept.candidate, "artifact": current.examined.evidence.artifact}}, indent=1).encode())
+        elif stage.on_fail == "stop":
+            break
+    return results, passed
+
+
+def stage_floor(contract: Contract, own: float | None, current: Standing, *, remaining: int) -> Floor | None:
+    """What a stage must keep: its own limit, or an even share of what the contract leaves from where the run stands.
+
+    With retention r so far (at most 1) and R in the contract, r·(R/r)^(1/remaining); a drop is shared linearly.
+    """
+    if own is not None:
+        return Floor(own)
+    examined = current.examined
+    if contract.retention is not None:
+        so_far = min(examined.retention.value, 1.0) if examined.retention and examined.retention.kind == "ratio" else 1.0
+        return Floor(so_far * (min(contract.retention / so_far, 1.0) ** (1 / remaining)) if so_far > 0 else contract.retention)
+    if contract.max_drop is not None:
+        so_far = max(examined.drop.value, 0.0) if examined.drop else 0.0
+        return Floor(so_far + max(contract.max_drop - so_far, 0.0) / remaining, "max_drop")
+    return None
+
+
+def _verdict(run: Run, baseline: Standing, results: Sequence[StageResult], passed: Sequence[Standing]) -> dict[str, Any]:
+    """The contract, all of it, in one look at test: baseline, final and control timed in turn."""
+    contract, examiner = run.request.contract, run.examiner
+    final = passed[-1] if passed else baseline
+    control, why = run_control(run, passed) if run.request.plan.control else (None, "the plan says control = false")
+    kept = [baseline.kept, final.kept, *([control] if control else [])]
+    latencies = examiner.latencies(kept)
+    looks = count_look(run.request.root, fingerprint=run.fingerprints["test"], run=run.request.name, artifact=digest([k.mark for k in kept]))
+    examined = [examiner.examined(one, split="test", latency=latency, baseline=baseline.kept, memory=True) for one, latency in zip(kept, latencies, strict=True)]
+    verdicts = contract_verdicts(contract, run.task.metric, candidate=examined[1], baseline=examined[0])
+    run.journal.record("verdict", final=final.kept.mark, control=control.mark if control else None, status=worst(verdicts), verdicts=[summary.verdict_data(v) for v in verdicts])
+    return summary.finished(
+        run,
+        baseline=examined[0],
+        final=examined[1],
+        control=examined[2] if control else None,
+        why_no_control=why,
+        verdicts=verdicts,
+        results=results,
+        looks=looks,
+        closest=_closest(run, baseline, results) if worst(verdicts) is not Status.PASS else None,
+    )
+
+
+def _closest(run: Run, baseline: Standing, results: Sequence[StageResult]) -> dict[str, Any] | None:
+    """Of all that stages made, the one with the least worst normalized violation on validation."""
+    made: list[tuple[float, str, Examined]] = []
+    for result in results:
+        if result.standing:
+            verdicts = contract_verdicts(run.request.contract, run.task.metric, candidate=result.standing.examined, baseline=baseline.examined)
+            made.append((violation(verdicts), result.stage.title, result.standing.examined))
+    if not made:
+        return None
+    worst_violation, title, examined = min(made, key=lambda m: m[0])
+    return {"stage": title, "violation": worst_violation, "artifact": examined.evidence.artifact, "size_bytes": examined.evidence.size_bytes}
+
+
+def load_summary(folder: Any) -> dict[str, Any]:
+    """The summary of a run folder. Raises ConfigError if there is none yet."""
+    path = folder / "summary.json"
+    if not path.exists():
+        raise ConfigError(f"{folder} has no summary.json: the run hasn't come to a verdict. Start it again to go on, or look at journal.jsonl.")
+    return json.loads(path.read_text())

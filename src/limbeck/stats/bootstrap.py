@@ -1,0 +1,163 @@
+"""Intervals for any number over paired rows: BCa (bias-corrected, accelerated) bootstrap, resampling whole units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from limbeck.core.errors import ConfigError
+
+Columns = Mapping[str, np.ndarray]
+Statistic = Callable[[Columns, Columns], float]
+
+GROUPS = 200  # jackknife leaves out at most this many groups of units, one at a time
+NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its bounds. The function that makes it says what confidence a bound carries."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bca_lower(
+    rows_candidate: Columns,
+    rows_baseline: Columns,
+    statistic: Statistic,
+    *,
+    units: str | None = None,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Bounds of `statistic(candidate, baseline)`, each one-sided at `confidence` (together 2·confidence − 1).
+
+    Units are drawn with replacement, the same for both models. A unit is a row, or all rows that share a value of the
+    column `units`; in a resample each draw is a unit of its own, so that a reduction by unit counts it twice if drawn twice.
+    A resample whose statistic is NaN counts against both bounds. If no resample differs, low = value = high: rows that
+    don't vary show no spread.
+
+    Raises: ConfigError if rows don't match, there are fewer than 2 units, or the statistic is undefined too often.
+    Source: Efron 1987, JASA 82:171; acceleration from the jackknife, by groups where there are more than 200 units.
+    """
+    if not 0.5 < confidence < 1:
+        raise ConfigError(f"confidence must be in (0.5, 1), got {confidence!r}. It is a fraction; for 95 % write 0.95.")
+    if resamples < 100:
+        raise ConfigError(f"resamples must be ≥ 100, got {resamples!r}. 2,000 serve a bound at 95 %.")
+    draw = _Units.of(rows_candidate, rows_baseline, units)
+    value = float(statistic(rows_candidate, rows_baseline))
+    if not np.isfinite(value):
+        raise ConfigError(f"the statistic of all rows is {value}; there is nothing to bound. Check that the metric is defined on this split.")
+    rng = np.random.default_rng(seed)
+    drawn = np.array([statistic(*draw.resample(rng.integers(0, draw.count, draw.count))) for _ in range(resamples)], dtype=np.float64)
+    drawn[np.abs(drawn - value) <= 1e-12 * np.nanmax(np.abs([*drawn, value]))] = value  # rounding decides no tie
+    if np.all(drawn == value):
+        return Interval(value, value, value)
+    bias = _bias(drawn, value)
+    skew = _acceleration(np.array([statistic(*rows) for rows in draw.jackknife(rng)], dtype=np.float64))
+    low = _bound(drawn, 1 - confidence, bias=bias, skew=skew)
+    high = _bound(drawn, confidence, bias=bias, skew=skew)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ConfigError(f"the statistic is undefined in {int((~np.isfinite(drawn)).sum())} of {resamples} resamples, too many for a bound at {confidence:g}. Add samples.")
+    return Interval(value, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class _Units:
+    """Both models' rows, and the row numbers of each unit laid end to end."""
+
+    candidate: Columns
+    baseline: Columns
+    units: str | None
+    order: np.ndarray  # row numbers, unit by unit
+    starts: np.ndarray  # where each unit begins in `order`
+    sizes: np.ndarray
+
+    @staticmethod
+    def of(candidate: Columns, baseline: Columns, units: str | None) -> _Units:
+        lengths = {len(column) for column in (*candidate.values(), *baseline.values())}
+        if len(lengths) != 1 or candidate.keys() != baseline.keys():
+            raise ConfigError(
+                f"paired rows must have the same columns, all of one length, got {_shape(candidate)} and {_shape(baseline)}. Evaluate both models on the same samples."
+            )
+        length = lengths.pop()
+        if units is None:
+            inverse = np.arange(length)
+        else:
+            if units not in candidate:
+                raise ConfigError(f"there is no column '{units}' to resample by; there is {', '.join(candidate)}. Let the metric's rows give it.")
+            if not np.array_equal(candidate[units], baseline[units]):
+                raise ConfigError(f"column '{units}' differs between candidate and baseline. Evaluate both models on the same samples, in the same order.")
+            inverse = np.unique(candidate[units], return_inverse=True)[1]
+        sizes = np.bincount(inverse) if length else np.zeros(0, dtype=np.int64)
+        if len(sizes) < 2:
+            raise ConfigError(f"a bootstrap needs at least 2 units, got {len(sizes)}. Add samples{'' if units is None else f', or units in column {units!r}'}.")
+        return _Units(candidate, baseline, units, np.argsort(inverse, kind="stable"), np.cumsum(sizes) - sizes, sizes)
+
+    @property
+    def count(self) -> int:
+        return len(self.sizes)
+
+    def rows(self, units: np.ndarray) -> np.ndarray:
+        """The row numbers of these units, one unit after the other."""
+        if self.units is None:
+            return units
+        sizes = self.sizes[units]
+        inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return self.order[np.repeat(self.starts[units], sizes) + inside]
+
+    def resample(self, units: np.ndarray) -> tuple[Columns, Columns]:
+        rows = self.rows(units)
+        fresh = {} if self.units is None else {self.units: np.repeat(np.arange(len(units)), self.sizes[units])}
+        return {k: v[rows] for k, v in self.candidate.items()} | fresh, {k: v[rows] for k, v in self.baseline.items()} | fresh
+
+    def jackknife(self, rng: np.random.Generator) -> Iterator[tuple[Columns, Columns]]:
+        """Rows without one unit, or without one of `GROUPS` random groups of units."""
+        shuffled = rng.permutation(self.count) if self.count > GROUPS else np.arange(self.count)
+        for group in np.array_split(shuffled, min(self.count, GROUPS)):
+            rows = self.rows(np.setdiff1d(np.arange(self.count), group, assume_unique=True))
+            yield {k: v[rows] for k, v in self.candidate.items()}, {k: v[rows] for k, v in self.baseline.items()}
+
+
+def _shape(rows: Columns) -> str:
+    return "{" + ", ".join(f"{k}: {len(v)}" for k, v in rows.items()) + "}"
+
+
+def _bias(drawn: np.ndarray, value: float) -> float:
+    """z₀: how far the middle of the resamples stands from the estimate; ties count half."""
+    seen = drawn[~np.isnan(drawn)]
+    share = (np.mean(seen < value) + np.mean(seen <= value)) / 2 if seen.size else 0.5
+    edge = 0.5 / len(drawn)
+    return NORMAL.inv_cdf(float(np.clip(share, edge, 1 - edge)))
+
+
+def _acceleration(left_out: np.ndarray) -> float:
+    """How the standard error changes with the truth: a sixth of the skewness of the jackknife's influences."""
+    seen = left_out[np.isfinite(left_out)]
+    if not seen.size:
+        return 0.0
+    influence = seen.mean() - seen
+    scale = float(np.abs(influence).max())
+    if scale == 0:
+        return 0.0
+    influence = influence / scale
+    return float((influence**3).sum() / (6 * (influence**2).sum() ** 1.5))
+
+
+def _bound(drawn: np.ndarray, level: float, *, bias: float, skew: float) -> float:
+    """The BCa quantile at `level`; undefined resamples stand beyond the end that is asked for."""
+    shifted = bias + NORMAL.inv_cdf(level)
+    stretch = 1 - skew * shifted
+    if stretch <= 0:  # the correction has no answer here: take the end
+        level = float(shifted > 0)
+    else:
+        level = NORMAL.cdf(bias + shifted / stretch)
+    low = level < 0.5
+    ordered = np.sort(np.where(np.isnan(drawn), -np.inf if low else np.inf, drawn))
+    return float(np.quantile(ordered, level, method="lower" if low else "higher"))

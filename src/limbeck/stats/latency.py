@@ -1,0 +1,135 @@
+"""What a handful of timings can prove: percentiles by the binomial rule, and how many times faster one model is than another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from limbeck.core.errors import ConfigError
+from limbeck.stats.bootstrap import Interval
+
+MOST = 10_000_000  # samples; who needs more will never know
+
+
+def percentile_verdict(samples: Sequence[float] | np.ndarray, limit: float, *, percentile: float = 0.9, confidence: float = 0.99) -> Literal["below", "above", "undecided"]:
+    """Whether a percentile of latency is at most `limit` (same unit as the samples).
+
+    If the percentile were above the limit, more than 1 − percentile of all samples would be over it. "below" if as few as
+    were seen then have a probability ≤ 1 − confidence; "above" the other way round; else "undecided".
+    Raises: ConfigError for a percentile or confidence that isn't a fraction, or a sample that is NaN.
+    """
+    values = _samples(samples)
+    _fractions(percentile, confidence)
+    n, over = len(values), int((values > limit).sum())
+    if n and _below(over, n, percentile=percentile, confidence=confidence):
+        return "below"
+    return "above" if n and _above(over, n, percentile=percentile, confidence=confidence) else "undecided"
+
+
+def least_samples(over: int = 0, *, percentile: float = 0.9, confidence: float = 0.99) -> int:
+    """The least number of samples, `over` of them above the limit, with which `percentile_verdict` says "below"."""
+    _fractions(percentile, confidence)
+    if over < 0:
+        raise ConfigError(f"over must be ≥ 0, got {over!r}. It counts samples above the limit.")
+    return _first(lambda n: _below(over, n, percentile=percentile, confidence=confidence), over + 1) or 0
+
+
+def samples_needed(samples: Sequence[float] | np.ndarray, limit: float, *, percentile: float = 0.9, confidence: float = 0.99) -> int | None:
+    """How many samples in all would settle `percentile_verdict`, if the share over the limit stays what it is.
+
+    The present number if it is settled; None if the share is (nearly) that of the percentile, so that no number would do.
+    """
+    values = _samples(samples)
+    _fractions(percentile, confidence)
+    share = float((values > limit).mean()) if len(values) else 0.0
+    if share < 1 - percentile:
+        return _first(lambda n: _below(math.ceil(share * n - 1e-9), n, percentile=percentile, confidence=confidence), max(len(values), 1))
+    return _first(lambda n: _above(math.floor(share * n + 1e-9), n, percentile=percentile, confidence=confidence), max(len(values), 1))
+
+
+def percentile(samples: Sequence[float] | np.ndarray, q: float, *, confidence: float = 0.99) -> float | None:
+    """The q-quantile of the samples, or None if they are too few to bound it from the side of its tail.
+
+    Too few: fewer than those with which the binomial rule decides if none is over (44 for q = 0.9, 7 for the median).
+    """
+    values = _samples(samples)
+    if len(values) < least_samples(percentile=max(q, 1 - q), confidence=confidence):
+        return None
+    return float(np.quantile(values, q))
+
+
+def turns_needed(confidence: float = 0.99) -> int:
+    """The least number of turns that give `median_ratio` an interval: the n with 2·0.5ⁿ ≤ 1 − confidence (8 at 99 %)."""
+    _fractions(0.5, confidence)
+    return math.ceil(math.log2(2 / (1 - confidence)) - 1e-9)
+
+
+def median_ratio(blocks_a: Sequence[Sequence[float]], blocks_b: Sequence[Sequence[float]], *, confidence: float = 0.99) -> Interval:
+    """How many times as long a takes as b: the median over turns of the ratio of block medians (a / b).
+
+    The i-th blocks of both were taken in the same turn, so what slows both at that time cancels. The interval is two-sided,
+    from order statistics (binomial, free of distributions); with fewer than `turns_needed` turns it is (0, ∞).
+    Raises: ConfigError if turns don't pair up, a block is empty, or a time isn't a positive number.
+    """
+    from scipy.special import bdtr
+
+    if len(blocks_a) != len(blocks_b) or not len(blocks_a):
+        raise ConfigError(f"blocks must be taken in turn, got {len(blocks_a)} and {len(blocks_b)}. Time both models once a turn, at least one turn.")
+    _fractions(0.5, confidence)
+    ratios = np.sort([_block_median(a, turn) / _block_median(b, turn) for turn, (a, b) in enumerate(zip(blocks_a, blocks_b, strict=True))])
+    n = len(ratios)
+    cut = 0  # the interval runs from the cut-th smallest to the cut-th greatest; 0 while there is none
+    while 2 * bdtr(cut, n, 0.5) <= 1 - confidence:
+        cut += 1
+    value = float(np.median(ratios))
+    return Interval(value, float(ratios[cut - 1]), float(ratios[n - cut])) if cut else Interval(value, 0.0, math.inf)
+
+
+def _below(over: int, n: int, *, percentile: float, confidence: float) -> bool:
+    from scipy.special import bdtr
+
+    return bool(bdtr(over, n, 1 - percentile) <= 1 - confidence)
+
+
+def _above(over: int, n: int, *, percentile: float, confidence: float) -> bool:
+    from scipy.special import bdtrc
+
+    return over > 0 and bool(bdtrc(over - 1, n, 1 - percentile) <= 1 - confidence)
+
+
+def _first(settled: Callable[[int], bool], start: int) -> int | None:
+    """The least n ≥ start that settles it (give or take one, as shares are rounded to whole samples), by halving."""
+    high = start
+    while not settled(high):
+        high *= 2
+        if high > MOST:
+            return None
+    low = max(start, high // 2)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if settled(middle) else (middle + 1, high)
+    return low
+
+
+def _block_median(block: Sequence[float], turn: int) -> float:
+    values = _samples(block)
+    if not len(values) or not np.all(np.isfinite(values)) or values.min() <= 0:
+        raise ConfigError(f"turn {turn} must hold at least one time, each > 0, got {list(block)!r}. Time it again.")
+    return float(np.median(values))
+
+
+def _samples(samples: Sequence[float] | np.ndarray) -> np.ndarray:
+    values = np.asarray(samples, dtype=np.float64)
+    if values.ndim != 1 or np.isnan(values).any():
+        raise ConfigError(f"timings must be a flat list of numbers without NaN, got shape {values.shape}. Join the blocks of one model.")
+    return values
+
+
+def _fractions(percentile: float, confidence: float) -> None:
+    if not 0 < percentile < 1:
+        raise ConfigError(f"percentile must be in (0, 1), got {percentile!r}. It is a fraction; for the 90th percentile write 0.9.")
+    if not 0.5 < confidence < 1:
+        raise ConfigError(f"confidence must be in (0.5, 1), got {confidence!r}. It is a fraction; for 99 % write 0.99.")

@@ -1,0 +1,44 @@
+"""The public surface: a name that comes or goes is a decision, made here too."""
+
+import ast
+from pathlib import Path
+
+import limbeck
+from limbeck import techniques
+from limbeck.core.technique import card_of
+from limbeck.mechanics import terms
+from limbeck.runtimes import ALL as RUNTIMES
+
+ROOT = Path(limbeck.__file__).parent
+
+
+def test_public_names():
+    assert limbeck.__all__ == (Path(__file__).parents[1] / "golden" / "public_names.txt").read_text().split()
+
+
+def test_every_public_name_resolves():
+    for name in limbeck.__all__:
+        assert getattr(limbeck, name) is not None
+
+
+def test_lists_are_sorted_and_complete():
+    names = [card_of(f).name for f in techniques.ALL]
+    assert names == sorted(names) == ["distill", "prune", "quantize"]
+    assert [r.name for r in RUNTIMES] == sorted(r.name for r in RUNTIMES) == ["onnxruntime", "torch"]
+    assert [t.__name__ for t in terms.ALL] == sorted(t.__name__ for t in terms.ALL) == ["kd", "logit_mse", "task_loss"]
+
+
+def test_every_decorated_function_stands_in_the_list():
+    """Adding a technique is its file and one line; a file without the line would be dead."""
+    decorated = set()
+    for path in (ROOT / "techniques").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and any(ast.unparse(d).startswith("technique(") for d in node.decorator_list):
+                decorated.add(node.name)
+    assert decorated == {card_of(f).name for f in techniques.ALL}
+
+
+def test_every_technique_has_its_page():
+    docs = ROOT.parents[1] / "docs" / "techniques"
+    for function in techniques.ALL:
+        assert (docs / f"{card_of(function).name}.md").exists()

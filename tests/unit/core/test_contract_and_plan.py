@@ -1,0 +1,89 @@
+"""Contracts, verdicts, and the legality of an order."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from limbeck.core.candidate import Blueprint
+from limbeck.core.contract import Contract
+from limbeck.core.errors import ConfigError
+from limbeck.core.evidence import Status, Verdict, exit_code, worst
+from limbeck.core.facts import Fact
+from limbeck.core.plan import Plan, Recovery, Stage, illegal
+from limbeck.core.technique import Candidate, Context, Outcome, card_of, technique
+from limbeck.techniques import cards
+
+
+def verdict(status: Status) -> Verdict:
+    return Verdict(gate="g", status=status, reason="r")
+
+
+def test_a_contract_limits_something():
+    with pytest.raises(ConfigError, match="must limit something"):
+        Contract()
+    assert Contract(retention=0.97).limits() == {"retention": 0.97}
+
+
+@pytest.mark.parametrize(("name", "value"), [("retention", -0.1), ("size_bytes", 0), ("speedup_p50", 0.0), ("confidence", 1.0), ("size_bytes", 1.5)])
+def test_a_limit_out_of_range_is_refused_with_its_name(name, value):
+    with pytest.raises(ConfigError, match=f"contract.{name} must be"):
+        Contract(**({"retention": 0.9} | {name: value}))
+
+
+def test_the_worst_verdict_decides_and_none_is_no_pass():
+    assert worst([verdict(Status.PASS), verdict(Status.INCONCLUSIVE), verdict(Status.FAIL)]) is Status.FAIL
+    assert worst([verdict(Status.PASS), verdict(Status.UNVERIFIED)]) is Status.UNVERIFIED
+    assert worst([]) is Status.UNVERIFIED
+    assert [exit_code(s) for s in (Status.PASS, Status.FAIL, Status.INCONCLUSIVE, Status.ANOMALOUS, Status.UNVERIFIED)] == [0, 3, 4, 4, 4]
+
+
+def plan(*names: str, **options) -> Plan:
+    return Plan(stages=tuple(Stage(technique=n, **options) for n in names))
+
+
+def test_the_usual_order_is_legal():
+    assert illegal(plan("distill", "prune", "quantize"), cards()) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("quantize", "prune"), ("stage 2 (prune)", "float-weights", "stage 1 (quantize) took away", "Put stage 2 (prune) before stage 1 (quantize)")),
+        (("quantize", "quantize"), ("float-weights", "took away")),
+        (("prune", "distill"), ("stage 2 (distill) would undo 'narrower'", "stage 1 (prune) gave", "Put stage 2 (distill) before stage 1 (prune)")),
+    ],
+)
+def test_an_illegal_order_is_refused_with_its_reason(names, words):
+    refusal = illegal(plan(*names), cards())
+    assert refusal is not None
+    for word in words:
+        assert word in str(refusal)
+
+
+def test_a_recovery_where_nothing_can_be_trained_is_refused():
+    refusal = illegal(plan("quantize", recovery=Recovery()), cards())
+    assert refusal is not None and "no weight can be trained" in refusal.reason
+
+
+def test_order_follows_from_facts_alone():
+    @dataclass(frozen=True, kw_only=True)
+    class Nothing:
+        pass
+
+    @technique(version=1, needs={Fact.QUANTIZED}, paper="none")
+    def after_quantization(candidate: Candidate, config: Nothing, context: Context) -> Outcome:
+        """Needs integers."""
+        return Outcome(candidate)
+
+    known = cards() | {"after_quantization": card_of(after_quantization)}
+    assert illegal(plan("quantize", "after_quantization"), known) is None
+    refusal = illegal(plan("prune", "after_quantization"), known)
+    assert refusal is not None and "nothing before it gives" in refusal.reason
+
+
+def test_blueprints_round_trip_and_refuse_what_they_are_not():
+    blueprint = Blueprint("limbeck:mlp", {"widths": [3]}, ({"edit": "reshape", "module": "a", "attributes": {}, "tensors": {}},))
+    assert Blueprint.from_json(blueprint.to_json()) == blueprint
+    for text in ("", "[]", "{}", '{"version": 9, "base": {"factory": "x", "kwargs": {}}, "edits": []}', '{"version": 1, "base": {"factory": 1, "kwargs": {}}, "edits": []}'):
+        with pytest.raises(ConfigError, match="blueprint"):
+            Blueprint.from_json(text)

@@ -1,0 +1,217 @@
+"""Rows of an artifact over a split, and what they say of retention."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from limbeck.core.errors import ArtifactError, ConfigError, TaskError
+from limbeck.core.metric import Metric
+from limbeck.core.task import Task
+from limbeck.evaluation import quality
+from limbeck.intake import metrics
+from limbeck.stats import paired
+
+
+class Samples:
+    """150 points in two dimensions and three classes, noisy."""
+
+    def __init__(self, count=150):
+        rng = np.random.default_rng(0)
+        self.y = rng.integers(0, 3, count)
+        self.x = (np.array([[0, 2], [2, 0], [-2, -2]])[self.y] + rng.normal(size=(count, 2))).astype(np.float32)
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, i):
+        return self.x[i], int(self.y[i])
+
+
+class Net(nn.Module):
+    """Logits by distance from class centres; a dropout that must be off when it is judged."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.drop = nn.Linear(2, 3), nn.Dropout(0.9)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.tensor([[0.0, 2], [2, 0], [-2, -2]]))
+            self.linear.bias.copy_(torch.tensor([-2.0, -2, -4]))
+
+    def forward(self, x):
+        return self.linear(self.drop(x))
+
+
+@pytest.fixture
+def task():
+    return Task(metric=metrics.accuracy(), splits={"test": Samples(), "empty": []})
+
+
+def session_of(net):
+    """A runtime's session, without the runtime: arrays by position in, arrays by name out."""
+
+    def session(feed):
+        with torch.no_grad():
+            return {"logits": net.eval()(torch.from_numpy(feed["0"])).numpy()}
+
+    return session
+
+
+def test_rows_are_those_of_every_sample_in_order(task):
+    data, net = task.split("test"), Net()
+    expected = net.eval()(torch.from_numpy(data.x)).argmax(1).numpy() == data.y
+    assert 0.7 < expected.mean() < 1
+    for size in (1, 64, 1000):
+        assert np.array_equal(quality.rows_of(session_of(net), task, "test", batch_size=size)["correct"], expected)
+    some = [7, 3, 149]
+    assert np.array_equal(quality.rows_of(session_of(net), task, "test", ids=some)["correct"], expected[some])
+
+
+def test_a_module_gives_the_same_rows_and_keeps_its_modes(task):
+    net = Net().train()
+    net.linear.eval()
+    rows = quality.rows_of_module(net, task, "test")
+    assert (net.training, net.drop.training, net.linear.training) == (True, True, False)
+    assert np.array_equal(rows["correct"], quality.rows_of(session_of(net), task, "test")["correct"])
+    assert quality.value(task.metric, rows) == rows["correct"].mean()
+    half = Task(metric=task.metric, splits=task.splits, inputs=lambda b: ((b[0].bfloat16(),), {}))
+    assert np.mean(quality.rows_of_module(net.bfloat16(), half, "test")["correct"] == rows["correct"]) > 0.95
+
+
+def test_nan_is_refused_with_the_sample_and_the_output(task):
+    def broken(feed):
+        logits = session_of(Net())(feed)["logits"]
+        logits[np.flatnonzero(feed["0"][:, 0] == task.split("test").x[77, 0]), 1] = np.nan
+        return {"other": np.zeros(len(logits)), "logits": logits}
+
+    with pytest.raises(ArtifactError, match=r"output 'logits' is NaN for sample 77 of split 'test'"):
+        quality.rows_of(broken, task, "test", batch_size=32)
+    with pytest.raises(ArtifactError, match="NaN for sample 77"):
+        quality.rows_of(broken, task, "test", ids=[5, 77])
+    with pytest.raises(ArtifactError, match="output 'loss' is NaN for samples 0 to 63"):
+        quality.rows_of(lambda feed: {"loss": np.float32("nan")}, task, "test")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (lambda o, b: {"a": np.zeros(3), "b": np.zeros(2)}, "all of one length, got a float64.3., b float64.2."),
+        (lambda o, b: {"a": np.float64(1)}, "columns of numbers or text"),
+        (lambda o, b: {"a": np.array([{}, {}], dtype=object)}, "got a object"),
+        (lambda o, b: [1, 2], "a dict of columns, got list"),
+        (lambda o, b: {}, "Return at least one"),
+        (lambda o, b: {f"c{len(b[0])}": np.zeros(2)}, "'c64'.* for another"),
+    ],
+)
+def test_rows_that_are_no_columns_are_refused(task, rows, message):
+    odd = Task(metric=Metric(name="odd", rows=rows, reduce=lambda r: 0.0), splits=task.splits)
+    with pytest.raises(TaskError, match=message):
+        quality.rows_of(session_of(Net()), odd, "test")
+
+
+def test_nothing_to_evaluate(task):
+    with pytest.raises(TaskError, match="'empty' has no samples"):
+        quality.rows_of(session_of(Net()), task, "empty")
+    with pytest.raises(ConfigError, match="batch_size must be ≥ 1"):
+        quality.rows_of(session_of(Net()), task, "test", batch_size=0)
+    one_class = {"score": np.array([0.1, 0.2]), "target": np.array([1, 1])}
+    with pytest.raises(TaskError, match=r"'roc_auc' is undefined \(NaN\) on these 2 rows"):
+        quality.value(metrics.roc_auc(), one_class)
+
+
+def right(*counts):
+    """Candidate and baseline columns from (n11, n10, n01, n00)."""
+    return ({"correct": np.repeat(bits, counts).astype(np.int8)} for bits in ([1, 1, 0, 0], [1, 0, 1, 0]))
+
+
+def test_a_proportion_is_judged_by_the_score_test():
+    c, b = right(300, 8, 12, 40)
+    counts = paired.Counts(300, 8, 12, 40)
+    found = quality.retention(metrics.accuracy(), c, b, split="test")
+    assert (found.kind, found.split, found.samples, found.confidence) == ("ratio", "test", 360, 0.95)
+    assert found.value == pytest.approx(308 / 312) and found.low == paired.ratio_lower(counts)
+    assert found.method == "score ratio of paired proportions (Nam-Blackwelder)"
+    stricter = quality.retention(metrics.accuracy(), c, b, split="test", confidence=0.99)
+    assert stricter.confidence == 0.99 and stricter.low == paired.ratio_lower(counts, 0.99) < found.low
+
+
+def test_a_proportion_without_a_ratio_is_judged_by_tangos_test():
+    c, b = right(300, 8, 12, 40)
+    counts = paired.Counts(300, 8, 12, 40)
+    share = {"rows": lambda o, x: {}, "reduce": lambda r: r["correct"].mean(), "proportion": "correct", "ratio": False}
+    gain = quality.retention(Metric(name="share", **share), c, b, split="test")
+    assert gain == quality.retention(metrics.accuracy(), c, b, split="test", as_drop=True)
+    assert gain.kind == "drop" and gain.value == pytest.approx(4 / 360) and gain.low == -paired.difference_lower(counts)
+    loss = quality.retention(Metric(name="share", direction="lower", **share), c, b, split="test")
+    assert loss.kind == "drop" and loss.value == pytest.approx(-4 / 360) and loss.low == paired.difference_upper(counts)
+    assert gain.value < gain.low and loss.value < loss.low and "Tango" in gain.method
+
+
+def test_a_ratio_of_something_that_is_better_when_lower_is_never_taken():
+    metric = Metric(name="errors", rows=lambda o, x: {}, reduce=lambda r: r["correct"].mean(), direction="lower")
+    assert quality.retention(metric, *right(300, 8, 12, 40), split="test").kind == "drop"
+
+
+def test_a_baseline_at_zero_leaves_only_the_drop():
+    c, b = right(0, 4, 0, 36)
+    found = quality.retention(metrics.accuracy(), c, b, split="test")
+    assert (found.kind, found.value) == ("drop", -0.1) and -0.1 < found.low < 0
+
+
+def test_other_metrics_take_the_bootstrap():
+    rng = np.random.default_rng(2)
+    truth = rng.integers(0, 2, 300)
+    b = {"score": truth + rng.normal(size=300), "target": truth}
+    c = {"score": b["score"] + 0.5 * rng.normal(size=300), "target": truth}
+    metric = metrics.roc_auc()
+    found = quality.retention(metric, c, b, split="test")
+    assert found.kind == "ratio" and found.method == "BCa bootstrap of the ratio over rows" and found.samples == 300
+    assert found.value == metric.reduce(c) / metric.reduce(b) and 0.85 < found.low < found.value < 1
+    assert found == quality.retention(metric, c, b, split="test")
+    error = quality.retention(metrics.mse(), {"error": b["score"] ** 2 + 0.1}, {"error": b["score"] ** 2}, split="test")
+    assert error.kind == "drop" and error.value == pytest.approx(0.1) and error.low == pytest.approx(0.1)
+    negative = quality.retention(metrics.cosine(), {"cosine": b["score"] - 9}, {"cosine": c["score"] - 9}, split="test")
+    assert negative.kind == "drop" and negative.value < negative.low
+
+
+def test_clustered_samples_are_resampled_by_unit_even_if_they_are_right_or_wrong():
+    rng = np.random.default_rng(4)
+    metric = Metric(name="by_document", rows=lambda o, x: {}, reduce=lambda r: float(r["correct"].mean()), proportion="correct", unit="doc")
+    base, doc = np.repeat(rng.uniform(size=40) < 0.9, 10).astype(int), np.repeat(np.arange(40), 10)
+    lost = base * np.repeat(rng.uniform(size=40) < 0.9, 10)
+    found = quality.retention(metric, {"correct": lost, "doc": doc}, {"correct": base, "doc": doc}, split="test")
+    assert found.samples == 40 and found.method == "BCa bootstrap of the ratio over units of 'doc'"
+    assert found.low < paired.ratio_lower(paired.counts(lost, base)) - 0.02  # which takes 400 dependent samples for independent ones
+    with pytest.raises(ConfigError, match="unit 'doc' differs"):
+        quality.retention(metric, {"correct": lost, "doc": doc}, {"correct": base, "doc": doc[::-1]}, split="test")
+    with pytest.raises(TaskError, match="names unit 'doc', but its rows have correct"):
+        quality.retention(metric, {"correct": lost}, {"correct": base}, split="test")
+
+
+def test_intervals_of_one_model():
+    c, _ = right(300, 8, 12, 40)
+    exact = quality.interval(metrics.accuracy(), c)
+    assert exact.value == pytest.approx(308 / 360) and (exact.low, exact.high) == paired.proportion_bounds(308, 360)
+    errors = {"error": np.random.default_rng(0).exponential(size=100)}
+    found = quality.interval(metrics.mse(), errors)
+    assert found.low < found.value == errors["error"].mean() < found.high
+
+
+def test_rows_of_different_samples_are_refused():
+    c, b = right(30, 1, 1, 4)
+    with pytest.raises(ConfigError, match=r"rows must be of the same samples, got 35 of .*36"):
+        quality.retention(metrics.accuracy(), {"correct": c["correct"][1:]}, b, split="test")
+    with pytest.raises(ConfigError, match="same samples"):
+        quality.retention(metrics.accuracy(), c, b | {"more": b["correct"]}, split="test")
+
+
+def test_a_proportion_that_is_not_the_metric_is_refused():
+    c, b = right(30, 1, 1, 4)
+    percent = Metric(name="percent", rows=lambda o, x: {}, reduce=lambda r: 100 * float(r["correct"].mean()), proportion="correct")
+    with pytest.raises(TaskError, match="'percent' must be the mean of its proportion 'correct'"):
+        quality.retention(percent, c, b, split="test")
+    missing = Metric(name="percent", rows=lambda o, x: {}, reduce=lambda r: 1.0, proportion="right")
+    with pytest.raises(TaskError, match="names proportion 'right', but its rows have correct"):
+        quality.retention(missing, c, b, split="test")
