@@ -151,6 +151,7 @@ def _subject_data(judged: Any) -> dict[str, Any]:
         "metric_interval": examined.metric_interval,
         "retention": vars(examined.retention) if examined.retention else None,
         "agreement": dict(judged.agreement) if judged.agreement else None,
+        "ratios": {"size": judged.size_ratio, "speedup_p50": vars(judged.speedup)} if judged.speedup else None,
         "verdicts": [{k: v for k, v in vars(x).items() if v is not None} for x in judged.verdicts],
     }
 

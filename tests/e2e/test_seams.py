@@ -165,7 +165,7 @@ def test_an_ensemble_of_three_is_one_teacher(tmp_path, join):
         metric=accuracy(),
         ensemble=join,
     )
-    result = compressed(task, tmp_path, distill("small"), size_ratio=3, retention=0.5)
+    result = compressed(task, tmp_path, distill("small", training=Training(epochs=10, batch_size=16, learning_rate=5e-3)), size_ratio=3, retention=0.5)
     assert result.verdict == "PASS", result.summary
     members = [limbeck.evaluate(Task(models={"teacher": lambda w=w: SmallNet(w)}, weights={"teacher": s}, splits=base.splits, metric=accuracy()), split="validation")["subjects"][0]["size_bytes"] for w, s in zip((8, 12, 16), weights, strict=True)]
     assert result.summary["baseline"]["size_bytes"] > 0.9 * sum(members)  # the baseline is all three
@@ -231,3 +231,10 @@ def test_an_unknown_technique_or_option_is_refused_before_anything_runs(tmp_path
     with pytest.raises(ConfigError, match=r"prune.config.ratio must be in \[0, 1\), got 1.2"):
         compressed(small_task(), tmp_path, stage("prune", ratio=1.2))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_another_device_must_show_is_unverified_here(tmp_path):
+    contract = Contract(size_ratio=1.5, latency_p90_ms=1e-6)
+    result = limbeck.compress(small_task(), contract, Plan(stages=(stage("quantize"),), control=False), target=limbeck.Target(host="imported"), root=tmp_path, timing_seconds=0.1)
+    assert {v["gate"]: v["status"] for v in result.summary["contract"]} == {"size_ratio": "PASS", "latency_p90_ms": "UNVERIFIED"}
+    assert result.exit_code == 4 and result.summary["final"]["latency_ms"] is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
@@ -25,12 +26,12 @@ def size(value: float | None) -> str:
         return "–"
     for unit, scale in (("MB", 1e6), ("kB", 1e3)):
         if value >= scale:
-            return f"{value / scale:.2f} {unit}"
+            return f"{value / scale:.{2 if value < 10 * scale else 1 if value < 100 * scale else 0}f} {unit}"
     return f"{value:.0f} B"
 
 
 def milliseconds(latency: Mapping[str, float] | None, key: str) -> str:
-    return f"{latency[key]:.3f}" if latency else "–"
+    return f"{latency[key]:.3f}" if latency and latency[key] is not None else "–"
 
 
 def number(value: float | None) -> str:
@@ -43,24 +44,39 @@ def metric(data: Mapping[str, Any]) -> str:
 
 
 def kept(retention: Mapping[str, Any] | None) -> str:
+    """What is kept, and its bound on the bad side."""
     if not retention:
         return "–"
-    return f"{retention['value']:.4f} (≥ {retention['low']:.4f})" if retention["kind"] == "ratio" else f"drop {retention['value']:.4f} (≤ {retention['low']:.4f})"
+    return f"{retention['value']:.3f} ≥ {retention['low']:.3f}" if retention["kind"] == "ratio" else f"drop {retention['value']:.3f} ≤ {retention['low']:.3f}"
 
 
-def models_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    name = next((r["metric"]["name"] for _, r in rows if r["metric"]["name"]), "metric")
-    for column, justify in (("", "left"), (name, "right"), ("retention (95 % bound)", "right"), ("bytes", "right"), ("download", "right"), ("p50 ms", "right"), ("p90 ms", "right"), ("memory", "right"), ("parameters", "right"), ("MACs", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for title_, r in rows:
-        latency = r["latency_ms"]
-        table.add_row(title_, metric(r), kept(r.get("retention")), size(r["size_bytes"]), size(r["download_bytes"]), milliseconds(latency, "p50"), milliseconds(latency, "p90"), size(r["peak_memory_bytes"]), number(r["parameters"]), number(r["macs"]))
+COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
+    ("kept, bound", lambda r: kept(r.get("retention"))),
+    ("size", lambda r: size(r["size_bytes"])),
+    ("p50 ms", lambda r: milliseconds(r["latency_ms"], "p50")),
+    ("p90 ms", lambda r: milliseconds(r["latency_ms"], "p90")),
+    ("memory", lambda r: size(r["peak_memory_bytes"])),
+    ("weights", lambda r: number(r["parameters"])),
+    ("download", lambda r: size(r["download_bytes"])),  # from here on only where the terminal is wide
+    ("MACs", lambda r: number(r["macs"])),
+)
+NARROW, WIDE = 5, 100
+
+
+def models_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], *, width: int) -> Table:
+    """One row a model."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1))
+    columns = COLUMNS if width >= WIDE else COLUMNS[:NARROW]
+    table.add_column("", no_wrap=True, min_width=9)
+    for name in (next((r["metric"]["name"] for _, r in rows if r["metric"]["name"]), "metric"), *(c[0] for c in columns)):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, r in rows:
+        table.add_row(name, metric(r), *(cell(r) for _, cell in columns))
     return table
 
 
 def verdicts_table(verdicts: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(show_header=True)
+    table = Table(box=SIMPLE, padding=(0, 1))
     for column in ("limit", "", "verdict", "why"):
         table.add_column(column)
     for v in verdicts:
@@ -79,11 +95,12 @@ def run(data: Mapping[str, Any]) -> None:
     if data["verdict"] == "REFUSED":
         out.print(f"{status_text('REFUSED')} {data['refusal']['reason']}\n{data['refusal']['fix']}", soft_wrap=True)
         return
-    rows = [("baseline", data["baseline"]), *((s["name"], s) for s in data["stages"] if s.get("size_bytes")), ("final, on test", data["final"] | {"retention": data["retention"]})]
-    out.print(models_table("Stages on validation; baseline and final on test", rows))
+    rows = [("baseline", data["baseline"]), *((s["name"], s) for s in data["stages"] if s.get("size_bytes")), ("final", data["final"] | {"retention": data["retention"]})]
+    control = [("control", data["control"])] if data["control"] else []
+    out.print(models_table("Stages judged on validation; baseline, final and control on test", [*rows, *control], width=out.width))
     for stage in data["stages"]:
         out.print(f"  {stage['name']}: {status_text(stage['verdict'])} in {stage['seconds']:.1f} s" + (f" – {stage['error']}" if stage["error"] else ""))
-    _control(out, data)
+    out.print("  control: the final shape in FP32, trained without a teacher" if control else f"  control not run: {data['control_note']}")
     out.print(verdicts_table(data["contract"]))
     ratios = data["ratios"]
     speed = f", {ratios['latency_p50']:.1f}× faster (p50)" if ratios["latency_p50"] else ""
@@ -93,27 +110,25 @@ def run(data: Mapping[str, Any]) -> None:
         out.print(f"closest: stage {data['closest']['stage']}, worst violation {data['closest']['violation']:.1%}")
 
 
-def _control(out: Console, data: Mapping[str, Any]) -> None:
-    if data["control"]:
-        out.print(models_table("Control: the final shape in FP32, trained without a teacher, on test", [("control", data["control"])]))
-    else:
-        out.print(f"  control not run: {data['control_note']}")
-
-
 def judged(data: Mapping[str, Any]) -> None:
     """What `evaluate` and `compare` found."""
     out = console()
     where = f"{data['target']['runtime']}, {data['target']['threads']} thread(s), batch {data['target']['batch']}"
-    out.print(models_table(f"On {data['split'] or 'random inputs'}; {where}", [(s["name"], s) for s in data["subjects"]]))
-    for subject in data["subjects"]:
+    names = ["baseline", "candidate"] if len(data["subjects"]) == 2 else ["subject"]
+    out.print(models_table(f"On {data['split'] or 'random inputs'}; {where}", list(zip(names, data["subjects"], strict=True)), width=out.width))
+    for name, subject in zip(names, data["subjects"], strict=True):
+        out.print(f"[bold]{name}[/bold] {subject['name']}", soft_wrap=True)
         if subject["metric_interval"]:
             low, high = subject["metric_interval"]
-            out.print(f"  {subject['name']}: {subject['metric']['name']} {subject['metric']['value']:.4f}, each bound one-sided at 95 %: [{low:.4f}, {high:.4f}]")
+            out.print(f"  {subject['metric']['name']} {subject['metric']['value']:.4f}, each bound one-sided at 95 %: [{low:.4f}, {high:.4f}]")
         if subject["kernels"]:
-            out.print(f"  {subject['name']}: {subject['kernels']['int8']} kernels in int8, {subject['kernels']['float']} in float")
+            out.print(f"  {subject['kernels']['int8']} kernels in int8, {subject['kernels']['float']} in float")
+        if subject["ratios"]:
+            ratios, speed = subject["ratios"], subject["ratios"]["speedup_p50"]
+            out.print(f"  {ratios['size']:.2f}× smaller, {speed['value']:.2f}× faster (p50, 99 % interval [{speed['low']:.2f}, {speed['high']:.2f}], timed in turn)")
         if subject["agreement"]:
             agreement = subject["agreement"]
-            out.print(f"  outputs differ by {agreement['max_abs']:.3g} at most" + (f", argmax agrees on {agreement['argmax_agreement']:.1%}" if agreement["argmax_agreement"] is not None else ""))
+            out.print(f"  on the timed inputs outputs differ by {agreement['max_abs']:.3g} at most" + (f", argmax agrees on {agreement['argmax_agreement']:.1%}" if agreement["argmax_agreement"] is not None else ""))
         if subject["verdicts"]:
             out.print(verdicts_table(subject["verdicts"]))
     if data["test_looks"]:

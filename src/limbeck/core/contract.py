@@ -51,4 +51,4 @@ class Target:
     runtime: Annotated[str, "what loads the artifact"] = "onnxruntime"
     threads: Annotated[int, Range(1, None), "threads that one inference may use"] = 1
     batch: Annotated[int, Range(1, None), "samples in one timed inference"] = 1
-    host: Annotated[Literal["local", "imported"], "measured here, or evidence from another device"] = "local"
+    host: Annotated[Literal["local", "imported"], "measured here, or on another device: then limits on latency and memory stay UNVERIFIED until its evidence is imported"] = "local"

@@ -17,6 +17,8 @@ from limbeck.evaluation import measure, quality
 from limbeck.evaluation.gates import Examined, contract_verdicts, percentiles, speedup
 from limbeck.runtimes import of_file, parity, runtime
 from limbeck.runtimes.card import Session, random_feed
+from limbeck.stats.bootstrap import Interval
+from limbeck.stats.latency import median_ratio
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Judged:
     examined: Examined
     verdicts: tuple[Verdict, ...] = ()
     agreement: Mapping[str, float | None] | None = None
+    size_ratio: float | None = None
+    speedup: Interval | None = None
 
 
 def of_path(path: Path) -> Subject:
@@ -78,15 +82,20 @@ def judge(
     rows = [quality.rows_of(session, task, split) for session in sessions] if task else [None] * len(subjects)
     examined = []
     for subject, latency, own in zip(subjects, latencies, rows, strict=True):
-        compared = task is not None and own is not None and rows[0] is not None and len(subjects) > 1
+        compared = task is not None and own is not None and rows[0] is not None and own is not rows[0]
         retention, drop = (quality.retention(task.metric, own, rows[0], confidence=confidence, split=split, as_drop=d) for d in (False, True)) if compared else (None, None)
         value = quality.value(task.metric, own) if task and own is not None else None
         interval = quality.interval(task.metric, own, confidence=confidence) if task and own is not None else None
         memory = measure.peak_memory(subject.artifact, feed, threads=target.threads)
         examined.append(Examined(evidence=_evidence(subject, target, task, value, latency, memory), latency=latency, retention=retention, drop=drop, metric_interval=(interval.low, interval.high) if interval else None))
     first = Judged(examined[0], contract_verdicts(contract, task.metric if task else None, candidate=examined[0], baseline=None) if contract and len(subjects) == 1 else ())
-    others = [Judged(e, _against(e, examined[0], contract, task), _agreement(sessions[0], s, feed)) for e, s in zip(examined[1:], sessions[1:], strict=True)]
-    return [first, *others]
+    return [first, *(_second(e, examined[0], contract, task, _agreement(sessions[0], s, feed)) for e, s in zip(examined[1:], sessions[1:], strict=True))]
+
+
+def _second(candidate: Examined, baseline: Examined, contract: Contract | None, task: Task | None, agreement: Mapping[str, float | None] | None) -> Judged:
+    ratio = median_ratio(baseline.latency.blocks, candidate.latency.blocks) if baseline.latency and candidate.latency else None
+    size_ratio = baseline.evidence.size_bytes / candidate.evidence.size_bytes
+    return Judged(candidate, _against(candidate, baseline, contract, task), agreement, size_ratio, ratio)
 
 
 def _feed(task: Task | None, session: Session, target: Target, split: str) -> dict[str, np.ndarray]:

@@ -85,21 +85,20 @@ def _ids(task: Task, splits: Sequence[str]) -> None:
     known: dict[str, set[Any]] = {}
     for name in splits:
         data = task.split(name)
-        if isinstance(data, Identified):
-            if len(data.ids) != len(data):
-                raise TaskError(f"task '{task.name}' split '{name}' has {len(data)} samples but {len(data.ids)} ids. Give one for each.")
-            known[name] = {_id(i, task, name) for i in data.ids}
+        ids = [_plain(i) for i in data.ids] if isinstance(data, Identified) else []
+        if not ids or not all(isinstance(i, (str, int)) for i in ids):
+            continue  # none, or an attribute of that name that means something else, such as token ids
+        if len(ids) != len(data):
+            raise TaskError(f"task '{task.name}' split '{name}' has {len(data)} samples but {len(ids)} ids. Give one for each.")
+        known[name] = set(ids)
     for a, b in combinations(known, 2):
         both = sorted(known[a] & known[b], key=repr)
         if both:
             raise TaskError(f"task '{task.name}': splits '{a}' and '{b}' share {len(both)} ids, as {both[0]!r}. What is judged must not have been seen: split by id.")
 
 
-def _id(value: Any, task: Task, name: str) -> str | int:
-    plain = value.item() if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.dim() == 0) else value
-    if not isinstance(plain, (str, int)):
-        raise TaskError(f"task '{task.name}' split '{name}': ids must be texts or whole numbers, got {type(value).__name__}. Give such ids, or call the attribute something else.")
-    return plain
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.dim() == 0) else value
 
 
 def _deterministic(task: Task, name: str, found: Scan) -> None:

@@ -15,11 +15,15 @@ from limbeck.core.plan import Stage
 
 @dataclass(frozen=True, kw_only=True)
 class TaskEntry:
+    """Where the task is."""
+
     entry: Annotated[str, Hint("Write it as file.py:name."), "`file.py:name` or `package.module:name`; the name is a Task or a function that gives one"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
+    """The run itself: its name, its place, its seed."""
+
     name: Annotated[str, "the run's folder below root"] = "run"
     root: Annotated[str, "where runs are kept, relative to this file"] = "runs"
     seed: Annotated[int, Range(0, 2**32 - 1), "the seed from which all randomness is drawn"] = 0

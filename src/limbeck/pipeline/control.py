@@ -51,7 +51,7 @@ def _product(run: Run, form: TorchForm, training: Training, key: str) -> Candida
     path = run.folder / "stages" / f"{key}.json"
     if path.exists():
         return run.store.get_candidate(json.loads(path.read_text())["candidate"], run.folder / "scratch")
-    context = run.context(key, "control")
+    context = run.context("control", key, "control")
     model = _fresh(run, form, context.rng.seed)
     history = fit(model, (1.0 * task_loss()).bind(run.task), training, seed=context.rng.seed, checkpoint=context.checkpoint, log=context.log, note="the control, without a teacher")
     candidate = Candidate(torch_form(model.eval(), form.blueprint, run.task, batch_of(run.task, "train", [0, 1])), START)

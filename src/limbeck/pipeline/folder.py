@@ -73,12 +73,15 @@ class Run:
         identity = {"teacher": self.store.put_candidate(self.teacher), "data": self.fingerprints["train"], "views": views}
         return CachedTeacher(self.folder / "cache" / digest(identity)[:16], live, identity, progress=self.log.progress)
 
-    def context(self, key: str, scope: str, *, train: bool = True) -> RunContext:
-        """What a technique of the stage with this key may see; `scope` keeps its checkpoint apart from its recovery's."""
+    def context(self, title: str, key: str, scope: str, *, train: bool = True) -> RunContext:
+        """What a technique of this stage may see. The key names its checkpoint, `scope` keeps that apart from its recovery's.
+
+        Randomness follows from the run's seed and the stage's title alone, so that two settings are compared under the same.
+        """
         return RunContext(
             task=self.task,
             signals=self.signals,
-            rng=StageRng(int(digest([self.request.seed, key, scope])[:12], 16)),
+            rng=StageRng(int(digest([self.request.seed, title, scope])[:12], 16)),
             checkpoint=FileCheckpoint(self.folder / "checkpoints" / f"{key[:16]}-{scope}.safetensors", self.stop),
             log=self.log,
             round_to=runtime(self.request.target.runtime).round_to,

@@ -92,9 +92,10 @@ def _baseline(run: Run) -> Standing:
 def _met(run: Run, baseline: Standing) -> Refusal | None:
     """A contract that the unchanged teacher honours asks for nothing."""
     contract = run.request.contract
+    here = run.request.target.host == "local"
     timed = any(k.startswith(("latency", "speedup")) for k in contract.limits())
-    latency = run.examiner.latencies([baseline.kept])[0] if timed else None
-    memory = run.examiner.memory(baseline.kept) if contract.peak_memory_bytes else None
+    latency = run.examiner.latencies([baseline.kept])[0] if timed and here else None
+    memory = run.examiner.memory(baseline.kept) if contract.peak_memory_bytes and here else None
     examined = replace(baseline.examined, latency=latency, evidence=replace(baseline.examined.evidence, peak_memory_bytes=memory))
     verdicts = contract_verdicts(contract, run.task.metric, candidate=examined, baseline=examined)
     if worst(verdicts) is not Status.PASS:
@@ -144,9 +145,10 @@ def _verdict(run: Run, baseline: Standing, results: Sequence[StageResult], passe
     final = passed[-1] if passed else baseline
     control, why = run_control(run, passed) if run.request.plan.control else (None, "the plan says control = false")
     kept = [baseline.kept, final.kept, *([control] if control else [])]
-    latencies = examiner.latencies(kept)
+    here = run.request.target.host == "local"  # what another device must show isn't measured on this one
+    latencies = examiner.latencies(kept) if here else [None] * len(kept)
     looks = count_look(run.request.root, fingerprint=run.fingerprints["test"], run=run.request.name, artifact=digest([k.mark for k in kept]))
-    examined = [examiner.examined(one, split="test", latency=latency, baseline=baseline.kept, memory=True) for one, latency in zip(kept, latencies, strict=True)]
+    examined = [examiner.examined(one, split="test", latency=latency, baseline=baseline.kept, memory=here) for one, latency in zip(kept, latencies, strict=True)]
     verdicts = contract_verdicts(contract, run.task.metric, candidate=examined[1], baseline=examined[0])
     run.journal.record("verdict", final=final.kept.mark, control=control.mark if control else None, status=worst(verdicts), verdicts=[summary.verdict_data(v) for v in verdicts])
     return summary.finished(

@@ -113,17 +113,17 @@ def _product(run: Run, stage: Stage, card: Card, config: Any, before: Standing, 
         return run.store.get_candidate(record["candidate"], run.folder / "artifacts" / key[:16]), record["claims"], record["seconds"]
     start = time.monotonic()
     owned = run.store.get_candidate(before.kept.candidate, run.folder / "scratch" / key[:16])
-    outcome = card.function(owned, config, run.context(key, "technique"))
+    outcome = card.function(owned, config, run.context(stage.title, key, "technique"))
     claims = dict(outcome.claims)
     candidate = outcome.candidate
     if stage.recovery and stage.recovery.training.epochs:
-        candidate, history = recover(candidate, stage.recovery, run.context(key, "recovery"))
+        candidate, history = recover(candidate, stage.recovery, run.context(stage.title, key, "recovery"))
         claims |= {"recovery": history, "recovery_training": to_dict(stage.recovery.training)}
     seconds = time.monotonic() - start
     record = {"version": 1, "key": key, "stage": stage.title, "technique": card.name, "config": to_dict(config), "candidate": run.store.put_candidate(candidate), "claims": claims, "seconds": seconds}
     write(path, json.dumps(record, sort_keys=True, indent=1).encode())
     for scope in ("technique", "recovery"):
-        run.context(key, scope).checkpoint.path.unlink(missing_ok=True)
+        run.context(stage.title, key, scope).checkpoint.path.unlink(missing_ok=True)
     return candidate, claims, seconds
 
 

@@ -123,7 +123,6 @@ def _stream() -> Iterator[int]:
         ({"validation": _with_nan("label")}, r"split 'validation': the label must be finite, got inf at \[5\]"),
         ({"train": Identified([torch.rand(2)] * 3, [1, 2, 3]), "test": Identified([torch.rand(2)] * 2, [9, 3])}, "'train' and 'test' share 1 ids, as 3"),
         ({"train": Identified([torch.rand(2)] * 3, torch.tensor([1, 2, 3])), "test": Identified([torch.rand(2)] * 2, np.array([9, 3]))}, "share 1 ids, as 3"),
-        ({"train": Identified([torch.rand(2)] * 3, torch.zeros(3, 5))}, "ids must be texts or whole numbers, got Tensor"),
         ({"train": Identified([torch.rand(2)] * 3, [1, 2])}, "3 samples but 2 ids"),
         ({"train": [SimpleNamespace(x=1)]}, r"split 'train'\[0\] is a types.SimpleNamespace"),
         ({"train": [{"x": (1, np.array([object()]))}]}, r"split 'train'\[0\]\['x'\]\[1\] is a numpy.ndarray"),

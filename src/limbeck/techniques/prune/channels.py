@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter, namedtuple
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ CHANNELWISE = (_BatchNorm, _InstanceNorm, nn.PReLU)
 WHOLE = (nn.MultiheadAttention, nn.RNNBase)
 MISFITS = (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, AssertionError)  # what a model or a tracer raises on a wrong shape
 Cuts = dict[tuple[str, str], np.ndarray]  # (module path, "out" or "in") → channels to remove
+Index = namedtuple("Index", ("idx", "root_idx"))  # a layer's channel and the root's that it hangs on, as torch-pruning's mappings take and give them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,24 +109,18 @@ def prune(candidate: Candidate, config: Prune, context: Context) -> Outcome:
     if config.ratio == 0:
         return Outcome(candidate)
     form, task = candidate.torch_form, context.task
-    batch = batch_of(task, "train", [0, 1])
+    batch, model = batch_of(task, "train", [0, 1]), rebuild(form, task)
     witness = _witness(rebuild(form, task), task, batch, context.rng.torch)
-    groups, skipped = _groups(witness, rebuild(form, task), config)
+    groups, skipped = _groups(witness, model, config)
     removed = _proved(witness, groups, skipped, config, config.round_to or context.round_to)
-    model = rebuild(form, task)
     before = edits.snapshot(model)
     _cut(model, _joined([g.cuts(removed[g.root]) for g in groups if g.root in removed]))
     pruned = torch_form(model, form.blueprint.edited(*edits.capture(before, model)), task, batch)
+    size = profile(model, *arguments(task, batch_of(task, "train", [0])))
     kept = {g.root: [g.width - len(removed.get(g.root, ())), g.width] for g in groups if g.root not in skipped}
     context.log.event("pruned", removed=sum(map(len, removed.values())), of=sum(n for _, n in kept.values()), skipped=len(skipped))
-    claims = _sizes(model, task) | {"kept": kept, "skipped": skipped}
+    claims = {"parameters": size.parameters, "macs": size.macs, "kept": kept, "skipped": skipped}
     return Outcome(replace(candidate, form=pruned, facts=candidate.facts | {Fact.NARROWER}), claims)
-
-
-def _sizes(model: nn.Module, task: Task) -> dict[str, int]:
-    args, kwargs = arguments(task, batch_of(task, "train", [0]))
-    size = profile(model, args, kwargs)
-    return {"parameters": size.parameters, "macs": size.macs}
 
 
 def _groups(witness: Witness, model: nn.Module, config: Prune) -> tuple[list[Group], dict[str, str]]:
@@ -158,43 +154,28 @@ def _check_ignored(model: nn.Module, ignored: Sequence[str]) -> None:
 
 def _shared(model: nn.Module) -> set[str]:
     """Modules one of whose parameters is another module's too: cutting one would untie them."""
-    owners: dict[int, list[str]] = {}
-    for name, module in model.named_modules():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                owners.setdefault(id(parameter), []).append(name)
-    return {name for paths in owners.values() if len(paths) > 1 for name in paths}
+    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+    return {n for n, m in model.named_modules() if any(owners[id(p)] > 1 for p in m._parameters.values())}
 
 
 def _graph(witness: Witness) -> Any:
     """torch-pruning's dependency graph of the witness. Raises StageError if it can't trace the model."""
     pruning = require("torch_pruning", pip="torch-pruning")
 
-    def outputs(raw: Any) -> list[Tensor]:
-        return [t for t in named_outputs(witness.task, raw).values() if t.grad_fn is not None]
+    def forward(model: nn.Module, inputs: tuple[tuple, Mapping[str, Any]]) -> list[Tensor]:
+        return [t for t in named_outputs(witness.task, model(*inputs[0], **inputs[1])).values() if t.grad_fn is not None]
 
-    def forward(model: nn.Module, inputs: tuple[tuple, Mapping[str, Any]]) -> Any:
-        return model(*inputs[0], **inputs[1])
-
-    inputs = (witness.args, witness.kwargs)
     try:
         with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
-            return pruning.DependencyGraph().build_dependency(witness.model, inputs, forward_fn=forward, output_transform=outputs, verbose=False)
+            return pruning.DependencyGraph().build_dependency(witness.model, (witness.args, witness.kwargs), forward_fn=forward, verbose=False)
     except MISFITS as error:
         raise StageError(f"prune can't trace {type(witness.model).__name__}: {_first_line(error)}. Its forward must run on a batch of 2 with gradients enabled.") from error
-
-
-class Index(NamedTuple):
-    """A channel of some layer and the root's channel that it hangs on, as torch-pruning's index mappings take and give them."""
-
-    idx: int
-    root_idx: int
 
 
 def _followed(graph: Any, root: nn.Module) -> dict[tuple[Any, Any], dict[int, int]] | str:
     """(node, how it is cut) → {its channel: the root's}, or why that can't be told.
 
-    The graph's own walk never ends on rotary embeddings and sees no channel that hangs on two others; this one does both.
+    The graph's own walk never ends on rotary embeddings, and doesn't see that a channel hangs on two of the root's.
     """
     found: dict[tuple[Any, Any], dict[int, int]] = {}
     todo = [(graph.module2node[root], graph.get_pruner_of_module(root).prune_out_channels, [Index(i, i) for i in range(_sizes_of(root)[0])])]
@@ -252,9 +233,9 @@ def _group(root: str, slices: tuple[Slice, ...], model: nn.Module, shared: set[s
             return f"the weight of '{path}' is computed, not stored"
     if not any(s.axis == "in" for s in slices):
         return "no layer reads its channels through a weight, as with an output of the model"
-    ignored = next((s.path for s in slices if s.axis == "out" for i in config.ignore if s.path == i or s.path.startswith(i + ".")), None)
-    if ignored is not None:
-        return f"prune.ignore names '{ignored}'"
+    for path in (s.path for s in slices if s.axis == "out"):
+        if any(path == i or path.startswith(i + ".") for i in config.ignore):
+            return f"prune.ignore names '{path}'"
     width = _sizes_of(modules[root])[0]
     scores, buckets, known = np.zeros(width), [np.zeros(width, dtype=int)], False
     for part in slices:
@@ -413,14 +394,14 @@ def _cut(model: nn.Module, cuts: Cuts) -> None:
     for path in dict.fromkeys(path for path, _ in cuts):
         module = model.get_submodule(path)
         out, into = cuts.get((path, "out"), nothing), cuts.get((path, "in"), nothing)
-        if not isinstance(module, WEIGHED) or _depthwise(module):
-            _cut_channelwise(module, out)
-        else:
+        if isinstance(module, WEIGHED) and not _depthwise(module):
             _cut_weighed(module, out, into)
+        else:
+            _cut_channelwise(module, out)
 
 
 def _cut_channelwise(module: nn.Module, removed: np.ndarray) -> None:
-    """A norm, a PReLU or a depthwise convolution: every tensor of more than one entry has the channels on its first axis."""
+    """A norm, a PReLU or a depthwise convolution: every tensor but counters has the channels on its first axis."""
     sizes = ("groups", "in_channels", "out_channels") if isinstance(module, _ConvNd) else ("num_parameters",) if isinstance(module, nn.PReLU) else ("num_features",)
     width = vars(module)[sizes[0]]
     if width == 1:  # one slope for all channels
@@ -440,8 +421,7 @@ def _cut_weighed(module: nn.Linear | _ConvNd, removed: np.ndarray, unread: np.nd
     out, into = _kept(outputs, removed), _kept(inputs, unread)
     weight = module.weight.transpose(0, 1) if transposed else module.weight
     blocks = [weight[rows][:, columns % (inputs // groups)] for rows, columns in zip(_parts(out, outputs, groups), _parts(into, inputs, groups), strict=True)]
-    whole = torch.cat(blocks)
-    _put(module, "weight", whole.transpose(0, 1) if transposed else whole)
+    _put(module, "weight", torch.cat(blocks).transpose(0, 1) if transposed else torch.cat(blocks))
     if module.bias is not None:
         _put(module, "bias", module.bias[out])
     names = ("out_channels", "in_channels") if conv else ("out_features", "in_features")
@@ -474,16 +454,13 @@ def _kept(width: int, removed: np.ndarray) -> Tensor:
 
 
 def _put(module: nn.Module, name: str, value: Tensor) -> None:
-    old = getattr(module, name)
     value = value.detach().contiguous()
-    setattr(module, name, nn.Parameter(value, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else value)
+    setattr(module, name, nn.Parameter(value, requires_grad=False) if name in module._parameters else value)
 
 
-def _sizes_of(module: nn.Module) -> tuple[int, int]:
+def _sizes_of(module: Any) -> tuple[int, int]:
     """Output and input width of a convolution or a linear layer."""
-    if isinstance(module, _ConvNd):
-        return module.out_channels, module.in_channels
-    return int(module.out_features), int(module.in_features)  # type: ignore[arg-type]
+    return (module.out_channels, module.in_channels) if isinstance(module, _ConvNd) else (module.out_features, module.in_features)
 
 
 def _depthwise(module: nn.Module) -> bool:
