@@ -18,7 +18,17 @@ from limbeck.techniques import cards
 
 DOCS = Path(__file__).parent
 MARK = re.compile(r"<!-- config -->(?:.*?<!-- /config -->)?", re.DOTALL)
-TABLES = (("[task]", TaskEntry), ("[contract]", Contract), ("[target]", Target), ("[run]", RunOptions), ("[[stage]]", Stage), ("[stage.gate]", Gate), ("[stage.recovery]", Recovery), ("training", Training), ("Views", Views))
+TABLES = (
+    ("[task]", TaskEntry),
+    ("[contract]", Contract),
+    ("[target]", Target),
+    ("[run]", RunOptions),
+    ("[[stage]]", Stage),
+    ("[stage.gate]", Gate),
+    ("[stage.recovery]", Recovery),
+    ("training", Training),
+    ("Views", Views),
+)
 COMMANDS = ("demo", "run", "status", "evaluate", "compare", "techniques", "runtimes")
 
 

@@ -42,7 +42,17 @@ class Result:
 
 
 def compress(
-    task: Task, contract: Contract, plan: Plan | None = None, *, target: Target | None = None, name: str = "run", root: str | Path = "runs", seed: int = 0, timing_seconds: float = 2.0, log: Log | None = None, stop: Callable[[], bool] = lambda: False
+    task: Task,
+    contract: Contract,
+    plan: Plan | None = None,
+    *,
+    target: Target | None = None,
+    name: str = "run",
+    root: str | Path = "runs",
+    seed: int = 0,
+    timing_seconds: float = 2.0,
+    log: Log | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Make the task's teacher smaller and faster until the contract holds on the deployed artifact, or say why it doesn't.
 
@@ -59,7 +69,9 @@ def compress(
     from limbeck.pipeline.run import carry_out
     from limbeck.planner.sequential import sequential
 
-    request = Request(task=task, contract=contract, plan=plan or sequential(task, contract), target=target or Target(), name=name, root=Path(root), seed=seed, timing_seconds=timing_seconds)
+    request = Request(
+        task=task, contract=contract, plan=plan or sequential(task, contract), target=target or Target(), name=name, root=Path(root), seed=seed, timing_seconds=timing_seconds
+    )
     return Result(Path(root) / name, carry_out(request, log=log or QuietLog(), stop=stop))
 
 
@@ -73,7 +85,18 @@ def run(path: str | Path, *, name: str | None = None, log: Log | None = None, st
     file = read_runfile(path)
     task = load_task(file.task.entry, base=path.parent)
     plan = Plan(stages=file.stage, control=file.run.control) if file.stage else replace(sequential(task, file.contract), control=file.run.control)
-    return compress(task, file.contract, plan, target=file.target, name=name or file.run.name, root=path.parent / file.run.root, seed=file.run.seed, timing_seconds=file.run.timing_seconds, log=log, stop=stop)
+    return compress(
+        task,
+        file.contract,
+        plan,
+        target=file.target,
+        name=name or file.run.name,
+        root=path.parent / file.run.root,
+        seed=file.run.seed,
+        timing_seconds=file.run.timing_seconds,
+        log=log,
+        stop=stop,
+    )
 
 
 def status(folder: str | Path) -> dict[str, Any]:
@@ -92,7 +115,16 @@ def status(folder: str | Path) -> dict[str, Any]:
     return {"schema": 1, "run": folder.name, "verdict": None, "exit_code": None, "events": [{"time": x["time"], "event": x["event"], **x["data"]} for x in lines]}
 
 
-def evaluate(subject: str | Path | Task, *, task: Task | str | None = None, split: str = "test", model: str | None = None, contract: Contract | None = None, target: Target | None = None, root: str | Path = "runs") -> dict[str, Any]:
+def evaluate(
+    subject: str | Path | Task,
+    *,
+    task: Task | str | None = None,
+    split: str = "test",
+    model: str | None = None,
+    contract: Contract | None = None,
+    target: Target | None = None,
+    root: str | Path = "runs",
+) -> dict[str, Any]:
     """Judge one artifact, or one model of a task exported to the target: metric with interval, latency, bytes, memory.
 
     Without a task only resources are measured, on random inputs; quality is then unverified. A look at "test" is counted in `root`.
@@ -101,7 +133,14 @@ def evaluate(subject: str | Path | Task, *, task: Task | str | None = None, spli
 
 
 def compare(
-    baseline: str | Path | Task, candidate: str | Path | Task, *, task: Task | str | None = None, split: str = "test", contract: Contract | None = None, target: Target | None = None, root: str | Path = "runs"
+    baseline: str | Path | Task,
+    candidate: str | Path | Task,
+    *,
+    task: Task | str | None = None,
+    split: str = "test",
+    contract: Contract | None = None,
+    target: Target | None = None,
+    root: str | Path = "runs",
 ) -> dict[str, Any]:
     """Judge a candidate against a baseline on the same samples: non-inferiority, speedup in turn, bytes, memory, agreement.
 
@@ -110,7 +149,9 @@ def compare(
     return _judged([baseline, candidate], task=task, split=split, model=None, contract=contract, target=target, root=Path(root))
 
 
-def _judged(subjects: list[str | Path | Task], *, task: Task | str | None, split: str, model: str | None, contract: Contract | None, target: Target | None, root: Path) -> dict[str, Any]:
+def _judged(
+    subjects: list[str | Path | Task], *, task: Task | str | None, split: str, model: str | None, contract: Contract | None, target: Target | None, root: Path
+) -> dict[str, Any]:
     from limbeck.evaluation.subject import judge, of_path, of_task
 
     target = target or Target()
@@ -215,4 +256,3 @@ def named(found: list[dict[str, Any]], name: str, *, kind: str) -> dict[str, Any
     if name not in known:
         raise ConfigError(f"there is no {kind} '{name}'. {near(name, known)}")
     return known[name]
-

@@ -86,7 +86,7 @@ def context(task: Task, folder: Path, *, seed: int = 0, train: bool = True) -> R
     return RunContext(
         task=task,
         signals=LiveTeacher(task, rebuild(teacher.torch_form, task)),
-        rng=StageRng(seed),
+        rng=StageRng.of(seed),
         checkpoint=FileCheckpoint(folder / f"checkpoint-{seed}-{train}.safetensors"),
         log=QuietLog(),
         round_to=4,

@@ -5,7 +5,7 @@ import pytest
 from limbeck import techniques
 from limbeck.core.technique import card_of
 from limbeck.runtimes import ALL as RUNTIMES
-from limbeck.testing import CheckFailed, check_runtime, check_technique
+from limbeck.testing import check_runtime, check_technique
 
 
 @pytest.mark.parametrize("function", techniques.ALL, ids=lambda f: card_of(f).name)

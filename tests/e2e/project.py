@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TASK = '''
+TASK = """
 from limbeck.testing import small_task
 task = small_task()
-'''
-PLAN = '''
+"""
+PLAN = """
 [[stage]]
 technique = "distill"
 config = { student = "small", training = { epochs = 3, batch_size = 16, checkpoint_steps = 3 } }
@@ -29,7 +29,7 @@ gate = { pays = "bytes", shrink = 1.05, retention = 0.3 }
 technique = "quantize"
 config = { samples = 64 }
 gate = { pays = "bytes", shrink = 1.05, retention = 0.3 }
-'''
+"""
 
 
 def write_project(folder: Path, *, contract: str = "retention = 0.3\nsize_ratio = 1.5", plan: str = PLAN, task: str = TASK, run: str = "") -> Path:

@@ -64,7 +64,15 @@ class Words(Dataset):
 def bert(layers: int, width: int):
     from transformers import BertConfig, BertForSequenceClassification
 
-    sizes = {"vocab_size": 40, "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 2 * width, "max_position_embeddings": 16, "num_labels": 2}
+    sizes = {
+        "vocab_size": 40,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * width,
+        "max_position_embeddings": 16,
+        "num_labels": 2,
+    }
     return BertForSequenceClassification(BertConfig(**sizes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, attn_implementation="eager"))
 
 
@@ -126,7 +134,9 @@ def test_macro_f1_over_rows(tmp_path):
     """A metric that no mean of samples gives: its bound comes from resampling rows."""
     from dataclasses import replace
 
-    result = compressed(replace(small_task(), metric=macro_f1()), tmp_path, distill("small", training=Training(epochs=8, batch_size=16, learning_rate=1e-2)), retention=0.5, size_ratio=1.5)
+    result = compressed(
+        replace(small_task(), metric=macro_f1()), tmp_path, distill("small", training=Training(epochs=8, batch_size=16, learning_rate=1e-2)), retention=0.5, size_ratio=1.5
+    )
     retention = result.summary["retention"]
     assert result.verdict == "PASS" and retention["kind"] == "ratio" and "BCa" in retention["method"] and retention["low"] < retention["value"]
     assert result.summary["final"]["metric"]["name"] == "macro_f1"
@@ -167,7 +177,12 @@ def test_an_ensemble_of_three_is_one_teacher(tmp_path, join):
     )
     result = compressed(task, tmp_path, distill("small", training=Training(epochs=10, batch_size=16, learning_rate=5e-3)), size_ratio=3, retention=0.5)
     assert result.verdict == "PASS", result.summary
-    members = [limbeck.evaluate(Task(models={"teacher": lambda w=w: SmallNet(w)}, weights={"teacher": s}, splits=base.splits, metric=accuracy()), split="validation")["subjects"][0]["size_bytes"] for w, s in zip((8, 12, 16), weights, strict=True)]
+    members = [
+        limbeck.evaluate(Task(models={"teacher": lambda w=w: SmallNet(w)}, weights={"teacher": s}, splits=base.splits, metric=accuracy()), split="validation")["subjects"][0][
+            "size_bytes"
+        ]
+        for w, s in zip((8, 12, 16), weights, strict=True)
+    ]
     assert result.summary["baseline"]["size_bytes"] > 0.9 * sum(members)  # the baseline is all three
     with pytest.raises(TaskError, match="3 models in 'teacher' but 2 weights"):
         compressed(limbeck.Task(models=task.models, weights={"teacher": weights[:2]}, splits=base.splits, metric=accuracy()), tmp_path / "two", distill("small"))
@@ -176,7 +191,11 @@ def test_an_ensemble_of_three_is_one_teacher(tmp_path, join):
 def test_the_whole_way_with_its_control(tmp_path):
     """distill → prune with recovery → quantize: every field of summary.json, and a second call that only reads."""
     task = small_task()
-    stages = (distill("limbeck:convnet", options={"width": 16}), stage("prune", ratio=0.3, round_to=4, recovery=Recovery(training=Training(epochs=2, batch_size=32))), stage("quantize"))
+    stages = (
+        distill("limbeck:convnet", options={"width": 16}),
+        stage("prune", ratio=0.3, round_to=4, recovery=Recovery(training=Training(epochs=2, batch_size=32))),
+        stage("quantize"),
+    )
     result = compressed(task, tmp_path, *stages, control=True, retention=0.5, size_ratio=1.5)
     summary = result.summary
     assert result.verdict == "PASS" and summary["exit_code"] == 0 and summary["schema"] == 1, summary

@@ -17,7 +17,7 @@ from limbeck.core.metric import Metric
 from limbeck.core.task import Task
 from limbeck.mechanics.build import rebuild, teacher_candidate
 from limbeck.mechanics.data import batch_of, predict
-from limbeck.mechanics.importance import CRITERIA, batchnorm, l1, l2
+from limbeck.mechanics.importance import CRITERIA, batchnorm, l1, l2, summed
 from limbeck.techniques.prune.channels import Prune, prune
 
 LAYERS = {
@@ -156,6 +156,18 @@ def test_norms_are_of_the_weights_that_make_each_output(kind, seed, scale):
     others = torch.arange(8) != channel
     torch.testing.assert_close(l1(layer)[others], one[others] * scale)
     torch.testing.assert_close(l2(layer)[others], two[others] * scale)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 8), st.integers(1, 5), st.integers(0, 50))
+def test_a_group_sums_over_the_layers_that_make_its_channels(width, offset, seed):
+    torch.manual_seed(seed)
+    alone, wide = nn.Linear(3, width), nn.Conv2d(2, width + offset, 1)  # the group is the last channels of the wide one, in reverse
+    channels, owners = np.arange(offset, offset + width), np.arange(width)[::-1].copy()
+    got = summed(l1, [(alone, np.arange(width), np.arange(width)), (wide, channels, owners), (nn.BatchNorm1d(width), owners, owners)], width)
+    expected = [(alone.weight[i].abs().sum() + wide.weight[offset + width - 1 - i].abs().sum()).item() for i in range(width)]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    assert summed(batchnorm, [(alone, owners, owners)], width) is None
 
 
 def test_criteria_say_nothing_of_modules_that_are_not_theirs():

@@ -17,7 +17,9 @@ class ConsoleLog:
 
     def __init__(self, *, quiet: bool):
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
-        self._bar = Progress(TextColumn("  {task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self._console, transient=True, disable=quiet)
+        self._bar = Progress(
+            TextColumn("  {task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self._console, transient=True, disable=quiet
+        )
         self._task: TaskID | None = None
         self._note, self._drawn = "", 0.0
 

@@ -104,7 +104,8 @@ def run(data: Mapping[str, Any]) -> None:
     out.print(verdicts_table(data["contract"]))
     ratios = data["ratios"]
     speed = f", {ratios['latency_p50']:.1f}× faster (p50)" if ratios["latency_p50"] else ""
-    out.print(f"{status_text(data['verdict'])} {ratios['size']:.1f}× smaller{speed}; {data['baseline']['runtime']}, {data['baseline']['threads']} thread(s); look {data['test_looks']} at this test split", soft_wrap=True)
+    where = f"{data['baseline']['runtime']}, {data['baseline']['threads']} thread(s); look {data['test_looks']} at this test split"
+    out.print(f"{status_text(data['verdict'])} {ratios['size']:.1f}× smaller{speed}; {where}", soft_wrap=True)
     out.print(f"artifact: {data['run']}/{data['final']['artifact']}", soft_wrap=True)
     if data["closest"]:
         out.print(f"closest: stage {data['closest']['stage']}, worst violation {data['closest']['violation']:.1%}")
@@ -128,7 +129,10 @@ def judged(data: Mapping[str, Any]) -> None:
             out.print(f"  {ratios['size']:.2f}× smaller, {speed['value']:.2f}× faster (p50, 99 % interval [{speed['low']:.2f}, {speed['high']:.2f}], timed in turn)")
         if subject["agreement"]:
             agreement = subject["agreement"]
-            out.print(f"  on the timed inputs outputs differ by {agreement['max_abs']:.3g} at most" + (f", argmax agrees on {agreement['argmax_agreement']:.1%}" if agreement["argmax_agreement"] is not None else ""))
+            out.print(
+                f"  on the timed inputs outputs differ by {agreement['max_abs']:.3g} at most"
+                + (f", argmax agrees on {agreement['argmax_agreement']:.1%}" if agreement["argmax_agreement"] is not None else "")
+            )
         if subject["verdicts"]:
             out.print(verdicts_table(subject["verdicts"]))
     if data["test_looks"]:
@@ -140,7 +144,8 @@ def judged(data: Mapping[str, Any]) -> None:
 def techniques(data: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> None:
     out = console()
     if isinstance(data, Mapping):
-        out.print(f"[bold]{data['name']}[/bold] ({data['family']}, version {data['version']}): {data['summary']}\npaper: {data['paper']}  needs: {', '.join(data['needs'])}  gives: {', '.join(data['gives']) or '–'}  breaks: {', '.join(data['breaks']) or '–'}")
+        out.print(f"[bold]{data['name']}[/bold] ({data['family']}, version {data['version']}): {data['summary']}")
+        out.print("  ".join((f"paper: {data['paper']}", *(f"{k}: {', '.join(data[k]) or '–'}" for k in ("needs", "gives", "breaks")))))
         out.print(Markdown(data["table"]))
         return
     table = Table()

@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from limbeck.core.errors import ConfigError, near
@@ -72,7 +72,7 @@ class Field:
         return " and ".join(str(c) for c in self.constraints)
 
 
-@lru_cache(maxsize=None)
+@cache
 def fields_of(config: type) -> tuple[Field, ...]:
     """The options of a config dataclass, in the order in which they are written."""
     hints = typing.get_type_hints(config, include_extras=True)

@@ -39,7 +39,9 @@ class Recovery:
 class Gate:
     """What a stage must show on validation before the run goes on from it."""
 
-    retention: Annotated[float | None, Range(0, None), Hint("It is a fraction; for 97 % write 0.97."), "lower bound against the baseline; none: an even share of what the contract leaves"] = None
+    retention: Annotated[
+        float | None, Range(0, None), Hint("It is a fraction; for 97 % write 0.97."), "lower bound against the baseline; none: an even share of what the contract leaves"
+    ] = None
     speedup: Annotated[float, Range(0, None), "how much faster (p50) than its input pays"] = 1.2
     shrink: Annotated[float, Range(0, None), "how much smaller than its input pays"] = 2.0
     pays: Annotated[Literal["either", "bytes", "nothing"], "whether speed or bytes must pay; `bytes` doesn't time"] = "either"
@@ -88,6 +90,6 @@ def illegal(plan: Plan, cards: Mapping[str, Card], start: Iterable[Fact] = START
         if stage.recovery and not card.recovers:
             return Refusal(f"{place} has a recovery, but after {card.name} no weight can be trained.", "Leave its recovery out, or give it to an earlier stage.")
         facts = (facts - card.breaks) | card.gives
-        broken |= {fact: place for fact in card.breaks}
-        given |= {fact: place for fact in card.gives}
+        broken |= dict.fromkeys(card.breaks, place)
+        given |= dict.fromkeys(card.gives, place)
     return None

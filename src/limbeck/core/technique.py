@@ -175,7 +175,7 @@ def technique(
             example=example or config,
             exempt=dict(exempt or {}),
         )
-        setattr(function, "card", card)
+        function.card = card
         return function
 
     return attach

@@ -48,7 +48,9 @@ def quality(retention: Retention | None, limit: float, *, gate: str) -> Verdict:
         return Verdict(status=Status.FAIL, reason=f"{'drop' if drop else 'retention'} {retention.value:.4f} is itself beyond {limit:.4f}", **facts)
     needed = _samples_needed(retention, limit)
     about = f"about {needed:,} samples would settle it" if needed else "it stands at the limit: no number of samples is sure to settle it"
-    return Verdict(status=Status.INCONCLUSIVE, reason=f"{'drop' if drop else 'retention'} {retention.value:.4f} keeps {limit:.4f}, its {sure} doesn't: {about}", samples_needed=needed, **facts)
+    return Verdict(
+        status=Status.INCONCLUSIVE, reason=f"{'drop' if drop else 'retention'} {retention.value:.4f} keeps {limit:.4f}, its {sure} doesn't: {about}", samples_needed=needed, **facts
+    )
 
 
 def _samples_needed(retention: Retention, limit: float) -> int | None:
@@ -157,7 +159,15 @@ def _metric(limit: float, metric: Metric | None, candidate: Examined) -> Verdict
     bad, good = interval if metric.direction == "higher" else (-interval[1], -interval[0])
     signed = limit if metric.direction == "higher" else -limit
     status = Status.PASS if bad >= signed else Status.FAIL if good < signed else Status.INCONCLUSIVE
-    return Verdict(gate="metric", status=status, limit=limit, measured=value, low=interval[0], high=interval[1], reason=f"{metric.name} {value:.4f}, interval [{interval[0]:.4f}, {interval[1]:.4f}]")
+    return Verdict(
+        gate="metric",
+        status=status,
+        limit=limit,
+        measured=value,
+        low=interval[0],
+        high=interval[1],
+        reason=f"{metric.name} {value:.4f}, interval [{interval[0]:.4f}, {interval[1]:.4f}]",
+    )
 
 
 def violation(verdicts: Sequence[Verdict]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from limbeck.runtimes import of_file, parity, runtime
 from limbeck.runtimes.card import Session, random_feed
 from limbeck.stats.bootstrap import Interval
 from limbeck.stats.latency import median_ratio
+
+CONFIDENCE = 0.95  # one-sided, where no contract says another
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ def of_task(task: Task, *, model: str | None, target: Target, folder: Path, name
     from limbeck.mechanics.data import arguments, batch_of, example
 
     if not task.models:
-        raise TaskError(f"task '{task.name}' has no models, so there is nothing to evaluate but its data. Give Task(models={{'teacher': …}}), or name an artifact and this task with --task.")
+        raise TaskError(
+            f"task '{task.name}' has no models, so there is nothing to evaluate but its data. Give Task(models={{'teacher': …}}), or name an artifact and this task with --task."
+        )
     form: TorchForm = teacher_form(task, model)
     module = rebuild(form, task)
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,9 +74,7 @@ def of_task(task: Task, *, model: str | None, target: Target, folder: Path, name
     return Subject(name, artifact, counted.parameters, counted.macs, runtime(target.runtime).describe(artifact))
 
 
-def judge(
-    subjects: list[Subject], *, task: Task | None, target: Target, split: str, contract: Contract | None = None, confidence: float = 0.95, seconds: float = 2.0
-) -> list[Judged]:
+def judge(subjects: list[Subject], *, task: Task | None, target: Target, split: str, contract: Contract | None = None, seconds: float = 2.0) -> list[Judged]:
     """Evidence on each subject, timed in turn; every one after the first is judged against the first.
 
     Without a task the inputs are random ones of the declared shapes, and quality stays unverified.
@@ -79,17 +82,28 @@ def judge(
     sessions = [runtime(s.artifact.runtime).load(s.artifact, target.threads) for s in subjects]
     feed = _feed(task, sessions[0], target, split)
     latencies = measure.latency([s.artifact for s in subjects], feed, threads=target.threads, seconds=seconds)
-    rows = [quality.rows_of(session, task, split) for session in sessions] if task else [None] * len(subjects)
+    shown = _quality(sessions, task, split, contract.confidence if contract else CONFIDENCE)
     examined = []
-    for subject, latency, own in zip(subjects, latencies, rows, strict=True):
-        compared = task is not None and own is not None and rows[0] is not None and own is not rows[0]
-        retention, drop = (quality.retention(task.metric, own, rows[0], confidence=confidence, split=split, as_drop=d) for d in (False, True)) if compared else (None, None)
-        value = quality.value(task.metric, own) if task and own is not None else None
-        interval = quality.interval(task.metric, own, confidence=confidence) if task and own is not None else None
+    for subject, latency, (value, known) in zip(subjects, latencies, shown, strict=True):
         memory = measure.peak_memory(subject.artifact, feed, threads=target.threads)
-        examined.append(Examined(evidence=_evidence(subject, target, task, value, latency, memory), latency=latency, retention=retention, drop=drop, metric_interval=(interval.low, interval.high) if interval else None))
+        examined.append(Examined(evidence=_evidence(subject, target, task, value, latency, memory), latency=latency, **known))
     first = Judged(examined[0], contract_verdicts(contract, task.metric if task else None, candidate=examined[0], baseline=None) if contract and len(subjects) == 1 else ())
     return [first, *(_second(e, examined[0], contract, task, _agreement(sessions[0], s, feed)) for e, s in zip(examined[1:], sessions[1:], strict=True))]
+
+
+def _quality(sessions: list[Session], task: Task | None, split: str, confidence: float) -> list[tuple[float | None, dict[str, Any]]]:
+    """For each session its metric and what `Examined` holds of its quality; nothing where there is no task to judge by."""
+    if task is None:
+        return [(None, {}) for _ in sessions]
+    found: list[tuple[float | None, dict[str, Any]]] = []
+    rows = [quality.rows_of(session, task, split) for session in sessions]
+    for number, own in enumerate(rows):
+        interval = quality.interval(task.metric, own, confidence=confidence)
+        known: dict[str, Any] = {"metric_interval": (interval.low, interval.high)}
+        if number:
+            known |= {name: quality.retention(task.metric, own, rows[0], confidence=confidence, split=split, as_drop=name == "drop") for name in ("retention", "drop")}
+        found.append((interval.value, known))
+    return found
 
 
 def _second(candidate: Examined, baseline: Examined, contract: Contract | None, task: Task | None, agreement: Mapping[str, float | None] | None) -> Judged:

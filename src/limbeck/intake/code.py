@@ -18,7 +18,20 @@ def task_identity(task: Task) -> str:
     Follows functions and classes of the same module; comments and line numbers don't count, libraries count by their version
     elsewhere.
     """
-    parts: list[Any] = [task.models, task.metric.rows, task.metric.reduce, task.metric.name, task.metric.direction, task.collate, task.inputs, task.outputs, task.loss, task.slices, task.ensemble, task.teacher]
+    parts: list[Any] = [
+        task.models,
+        task.metric.rows,
+        task.metric.reduce,
+        task.metric.name,
+        task.metric.direction,
+        task.collate,
+        task.inputs,
+        task.outputs,
+        task.loss,
+        task.slices,
+        task.ensemble,
+        task.teacher,
+    ]
     state = hashlib.sha256()
     for line in _lines(parts, set()):
         state.update(line.encode() + b"\n")

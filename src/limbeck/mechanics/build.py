@@ -97,7 +97,9 @@ def torch_form(model: nn.Module, blueprint: Blueprint, task: Task, batch: Any) -
     model.train(training)
     for name, value in expected.items():
         if not torch.equal(value, got[name]):
-            raise ReplayError(f"rebuilt from its blueprint, output '{name}' differs. Something that is not in the edits changed: a shape fixed in forward's code, or a buffer that isn't saved.")
+            raise ReplayError(
+                f"rebuilt from its blueprint, output '{name}' differs. Something that is not in the edits changed: a shape fixed in forward's code, or a buffer that isn't saved."
+            )
     return form
 
 
@@ -111,7 +113,7 @@ def teacher_form(task: Task, name: str | None = None) -> TorchForm:
     model = base(blueprint, task)
     source = task.weights.get(name)
     members = list(model.members) if isinstance(model, Ensemble) else [model]
-    sources = list(source) if isinstance(source, (list, tuple)) else [source] * len(members) if source is None else [source]
+    sources: list[Any] = list(source) if isinstance(source, (list, tuple)) else [None] * len(members) if source is None else [source]
     if len(sources) != len(members):
         raise TaskError(f"task '{task.name}' has {len(members)} models in '{name}' but {len(sources)} weights. Give one for each.")
     for member, weights in zip(members, sources, strict=True):
@@ -145,7 +147,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
         raise TaskError(f"{path} can't be read as plain tensors: {str(error).splitlines()[0]}. Save the state dict as safetensors.") from error
-    return state.get("state_dict", state) if isinstance(state, dict) else state
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise TaskError(f"{path} must hold a state dict (name → tensor), got {type(state).__name__}. Save model.state_dict().")
+    return state
 
 
 def teacher_candidate(task: Task) -> Candidate:

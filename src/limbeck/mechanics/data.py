@@ -113,7 +113,9 @@ def named_outputs(task: Task, raw: Any) -> dict[str, Tensor]:
     else:
         raise TaskError(f"task '{task.name}': the model returned {type(raw).__name__}, which has no names. Give Task(outputs=…) a function that returns a dict of tensors.")
     if not isinstance(outputs, Mapping) or not outputs or not all(isinstance(v, Tensor) for v in outputs.values()):
-        raise TaskError(f"task '{task.name}'.outputs must give a dict of tensors, got {type(outputs).__name__} from {type(raw).__name__}. Name each tensor, as in {{'logits': raw[0]}}.")
+        raise TaskError(
+            f"task '{task.name}'.outputs must give a dict of tensors, got {type(outputs).__name__} from {type(raw).__name__}. Name each tensor, as in {{'logits': raw[0]}}."
+        )
     return dict(outputs)
 
 

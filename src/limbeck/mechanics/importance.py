@@ -5,8 +5,9 @@ None means that the criterion says nothing of this kind of module. Numbers are f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import numpy as np
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -35,6 +36,21 @@ def batchnorm(module: nn.Module) -> Tensor | None:
     Source: Liu et al. 2017, arXiv:1708.06519, §3. Differs: no sparsity penalty is trained first; recovery is the stage's.
     """
     return module.weight.detach().double().abs() if isinstance(module, _BatchNorm) and module.affine else None
+
+
+def summed(criterion: Criterion, parts: Iterable[tuple[nn.Module, np.ndarray, np.ndarray]], width: int) -> np.ndarray | None:
+    """Importance of channels that can only go together: the sum over all layers that make them; None if the criterion knows none of these.
+
+    Args:
+        parts: Each layer, its output channels, and which of the group's `width` channels each of them belongs to.
+    """
+    total, known = np.zeros(width), False
+    for module, channels, owners in parts:
+        importance = criterion(module)
+        if importance is not None:
+            np.add.at(total, owners, importance.numpy()[channels])
+            known = True
+    return total if known else None
 
 
 def _filters(module: nn.Module) -> Tensor | None:

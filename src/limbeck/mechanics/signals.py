@@ -66,7 +66,9 @@ class CachedTeacher:
             found = json.loads(path.read_text())
             odd = sorted(k for k in manifest.keys() | found.keys() if manifest.get(k) != found.get(k))
             if odd:
-                raise ConfigError(f"the teacher's cache {self.folder} was made with another {odd[0]}: {found.get(odd[0])!r}, now {manifest.get(odd[0])!r}. Delete the folder, or use another.")
+                raise ConfigError(
+                    f"the teacher's cache {self.folder} was made with another {odd[0]}: {found.get(odd[0])!r}, now {manifest.get(odd[0])!r}. Delete the folder, or use another."
+                )
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             _replace(path, json.dumps(manifest, sort_keys=True, indent=1).encode())

@@ -152,7 +152,8 @@ class _Loop:
         """To the last good state, with half the rate; a StageError when that was done too often."""
         halvings = self.at.halvings + 1
         if halvings > HALVINGS:
-            raise StageError(f"{self.note} diverged: the loss is NaN or Inf although the rate was halved {HALVINGS} times, last at step {self.at.step}. Lower learning_rate ({self.training.learning_rate:g}) or look at the inputs.")
+            where = f"{self.note} diverged: the loss is NaN or Inf although the rate was halved {HALVINGS} times, last at step {self.at.step}."
+            raise StageError(f"{where} Lower learning_rate ({self.training.learning_rate:g}) or look at the inputs.")
         self._restore(*self.good)
         self.at.halvings, self.at.rate_scale = halvings, 0.5**halvings
         self.log.event("training diverged", note=self.note, back_to_step=self.at.step, rate_scale=self.at.rate_scale)

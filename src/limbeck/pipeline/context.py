@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,15 @@ from limbeck.pipeline.store import write
 
 @dataclass(frozen=True)
 class StageRng:
-    """Generators that depend on the seed alone; each read starts none anew."""
+    """A stage's generators, started from one seed."""
 
     seed: int
+    numpy: np.random.Generator
+    torch: torch.Generator
 
-    @cached_property
-    def numpy(self) -> np.random.Generator:
-        return np.random.default_rng(self.seed)
-
-    @cached_property
-    def torch(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed)
+    @staticmethod
+    def of(seed: int) -> StageRng:
+        return StageRng(seed, np.random.default_rng(seed), torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class RunContext:
     scratch: Path
     scorer: Callable[[Candidate], float]
     timer: Callable[[Candidate], float]
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
 
     def score(self, candidate: Candidate) -> float:
         return self.scorer(candidate)

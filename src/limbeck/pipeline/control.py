@@ -55,7 +55,12 @@ def _product(run: Run, form: TorchForm, training: Training, key: str) -> Candida
     model = _fresh(run, form, context.rng.seed)
     history = fit(model, (1.0 * task_loss()).bind(run.task), training, seed=context.rng.seed, checkpoint=context.checkpoint, log=context.log, note="the control, without a teacher")
     candidate = Candidate(torch_form(model.eval(), form.blueprint, run.task, batch_of(run.task, "train", [0, 1])), START)
-    write(path, json.dumps({"version": 1, "key": key, "stage": "control", "candidate": run.store.put_candidate(candidate), "claims": {"history": history}}, sort_keys=True, indent=1).encode())
+    write(
+        path,
+        json.dumps(
+            {"version": 1, "key": key, "stage": "control", "candidate": run.store.put_candidate(candidate), "claims": {"history": history}}, sort_keys=True, indent=1
+        ).encode(),
+    )
     context.checkpoint.path.unlink(missing_ok=True)
     return candidate
 

@@ -75,7 +75,13 @@ class Examiner:
 
     def _exported(self, candidate: Candidate, name: str) -> dict[str, Any]:
         if isinstance(candidate.form, ArtifactForm):
-            return {"artifact": self._store.put_artifact(candidate.form.artifact), "parameters": None, "macs": None, "kernels": self._runtime.describe(candidate.form.artifact), "parity": None}
+            return {
+                "artifact": self._store.put_artifact(candidate.form.artifact),
+                "parameters": None,
+                "macs": None,
+                "kernels": self._runtime.describe(candidate.form.artifact),
+                "parity": None,
+            }
         self._log.event("exporting", candidate=name, runtime=self._target.runtime)
         model = rebuild(candidate.torch_form, self._task)
         traced = example(self._task, model)
@@ -86,8 +92,9 @@ class Examiner:
         with torch.no_grad():
             expected = {k: v.numpy() for k, v in predict(self._task, model, batch).items()}
         same = parity(expected, self._runtime.load(artifact, self._target.threads)(feed(self._task, batch)))
-        if Fact.QUANTIZED not in candidate.facts and same["max_rel"] > FLOAT_TOLERANCE:
-            raise StageError(f"exported to {self._target.runtime}, {name} differs from its torch module by {same['max_rel']:.2g} of the largest output (at most {FLOAT_TOLERANCE:g}). The exporter doesn't understand something in this model.")
+        if Fact.QUANTIZED not in candidate.facts and (same["max_rel"] or 0.0) > FLOAT_TOLERANCE:
+            far = f"by {same['max_rel']:.2g} of the largest output (at most {FLOAT_TOLERANCE:g})"
+            raise StageError(f"exported to {self._target.runtime}, {name} differs from its torch module {far}. The exporter doesn't understand something in this model.")
         counted = profile(model, *arguments(self._task, batch_of(self._task, "train", [0])))
         record = self._store.put_artifact(artifact)
         return {"artifact": record, "parameters": counted.parameters, "macs": counted.macs, "kernels": self._runtime.describe(artifact), "parity": same}
@@ -112,7 +119,14 @@ class Examiner:
     def latencies(self, kept: Sequence[Kept]) -> list[Latency]:
         """These artifacts timed in turn in one process."""
         seconds = self._seconds
-        key = {"artifacts": [k.mark for k in kept], "threads": self._target.threads, "batch": self._target.batch, "seconds": seconds, "versions": self._versions, "machine": self._machine}
+        key = {
+            "artifacts": [k.mark for k in kept],
+            "threads": self._target.threads,
+            "batch": self._target.batch,
+            "seconds": seconds,
+            "versions": self._versions,
+            "machine": self._machine,
+        }
 
         def take() -> list[dict[str, Any]]:
             self._log.event("timing", artifacts=len(kept), seconds=seconds)

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class Request:
     task: Task
     contract: Contract
     plan: Plan
-    target: Target = Target()
+    target: Target = field(default_factory=Target)
     name: str = "run"
     root: Path = Path("runs")
     seed: int = 0
@@ -81,7 +81,7 @@ class Run:
         return RunContext(
             task=self.task,
             signals=self.signals,
-            rng=StageRng(int(digest([self.request.seed, title, scope])[:12], 16)),
+            rng=StageRng.of(int(digest([self.request.seed, title, scope])[:12], 16)),
             checkpoint=FileCheckpoint(self.folder / "checkpoints" / f"{key[:16]}-{scope}.safetensors", self.stop),
             log=self.log,
             round_to=runtime(self.request.target.runtime).round_to,

@@ -26,7 +26,7 @@ from limbeck.pipeline.examiner import Examiner
 from limbeck.pipeline.folder import Request, Run, held, probe
 from limbeck.pipeline.journal import Journal
 from limbeck.pipeline.looks import count_look
-from limbeck.pipeline.stage import Standing, StageResult, run_stage
+from limbeck.pipeline.stage import StageResult, Standing, run_stage
 from limbeck.pipeline.store import Store, digest, write
 from limbeck.pipeline.twin import infeasible
 from limbeck.techniques import card
@@ -46,7 +46,18 @@ def carry_out(request: Request, *, log: Log, stop: Callable[[], bool] = lambda: 
     with held(request.root, request.name) as folder:
         store = Store(folder)
         examiner = Examiner(folder, store, task, request.target, fingerprints, log, seconds=request.timing_seconds, confidence=request.contract.confidence)
-        run = Run(request=request, task=task, fingerprints=fingerprints, folder=folder, store=store, journal=Journal(folder / "journal.jsonl"), examiner=examiner, teacher=teacher, log=log, stop=stop)
+        run = Run(
+            request=request,
+            task=task,
+            fingerprints=fingerprints,
+            folder=folder,
+            store=store,
+            journal=Journal(folder / "journal.jsonl"),
+            examiner=examiner,
+            teacher=teacher,
+            log=log,
+            stop=stop,
+        )
         return _walk(run, cards)
 
 
@@ -65,7 +76,15 @@ def _checked(task: Task, log: Log) -> tuple[Task, dict[str, str]]:
 
 def _walk(run: Run, cards: dict[str, Card]) -> dict[str, Any]:
     request = run.request
-    run.journal.record("run", contract=to_dict(request.contract), plan=to_dict(request.plan), target=to_dict(request.target), seed=request.seed, data=dict(run.fingerprints), teacher=run.store.put_candidate(run.teacher))
+    run.journal.record(
+        "run",
+        contract=to_dict(request.contract),
+        plan=to_dict(request.plan),
+        target=to_dict(request.target),
+        seed=request.seed,
+        data=dict(run.fingerprints),
+        teacher=run.store.put_candidate(run.teacher),
+    )
     refusal = illegal(request.plan, cards)
     if refusal:
         return _refuse(run, refusal)
@@ -101,7 +120,10 @@ def _met(run: Run, baseline: Standing) -> Refusal | None:
     if worst(verdicts) is not Status.PASS:
         return None
     limits = ", ".join(f"{k} {v:g}" for k, v in contract.limits().items())
-    return Refusal(f"The teacher exported unchanged already honours the contract ({limits}): there is nothing to compress for.", f"Ship it as it is ({run.folder / baseline.examined.evidence.artifact}), or add what it should become, as in size_ratio = 4 or speedup_p50 = 2.")
+    return Refusal(
+        f"The teacher exported unchanged already honours the contract ({limits}): there is nothing to compress for.",
+        f"Ship it as it is ({run.folder / baseline.examined.evidence.artifact}), or add what it should become, as in size_ratio = 4 or speedup_p50 = 2.",
+    )
 
 
 def _stages(run: Run, cards: dict[str, Card], baseline: Standing) -> tuple[list[StageResult], list[Standing]]:
@@ -116,7 +138,12 @@ def _stages(run: Run, cards: dict[str, Card], baseline: Standing) -> tuple[list[
         if result.status is Status.PASS and result.standing:
             current = result.standing
             passed.append(current)
-            write(run.folder / "HEAD.json", json.dumps({run.request.target.runtime: {"stage": stage.title, "candidate": current.kept.candidate, "artifact": current.examined.evidence.artifact}}, indent=1).encode())
+            write(
+                run.folder / "HEAD.json",
+                json.dumps(
+                    {run.request.target.runtime: {"stage": stage.title, "candidate": current.kept.candidate, "artifact": current.examined.evidence.artifact}}, indent=1
+                ).encode(),
+            )
         elif stage.on_fail == "stop":
             break
     return results, passed

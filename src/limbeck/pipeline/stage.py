@@ -77,7 +77,9 @@ def _attempt(run: Run, stage: Stage, card: Card, config: Any, *, before: Standin
     standing = Standing(candidate=candidate, kept=kept, claims=claims, examined=examine_stage(run, stage, kept, before=before, baseline=baseline, confidence=confidence))
     verdicts = stage_verdicts(stage.gate, floor=floor, candidate=standing.examined, before=_timed_before(run, stage, kept, before, baseline), pays=card.pays)
     status = worst(verdicts) if verdicts else Status.PASS
-    run.journal.record("stage", stage=stage.title, key=key, attempt=number, candidate=kept.candidate, artifact=kept.mark, status=status, verdicts=[verdict_data(v) for v in verdicts])
+    run.journal.record(
+        "stage", stage=stage.title, key=key, attempt=number, candidate=kept.candidate, artifact=kept.mark, status=status, verdicts=[verdict_data(v) for v in verdicts]
+    )
     run.log.event("gate", stage=stage.title, status=status, verdicts=[f"{v.gate}: {v.status} ({v.reason})" for v in verdicts])
     return StageResult(stage=stage, status=status, verdicts=verdicts, seconds=seconds, standing=standing, tries=number)
 
@@ -120,7 +122,16 @@ def _product(run: Run, stage: Stage, card: Card, config: Any, before: Standing, 
         candidate, history = recover(candidate, stage.recovery, run.context(stage.title, key, "recovery"))
         claims |= {"recovery": history, "recovery_training": to_dict(stage.recovery.training)}
     seconds = time.monotonic() - start
-    record = {"version": 1, "key": key, "stage": stage.title, "technique": card.name, "config": to_dict(config), "candidate": run.store.put_candidate(candidate), "claims": claims, "seconds": seconds}
+    record = {
+        "version": 1,
+        "key": key,
+        "stage": stage.title,
+        "technique": card.name,
+        "config": to_dict(config),
+        "candidate": run.store.put_candidate(candidate),
+        "claims": claims,
+        "seconds": seconds,
+    }
     write(path, json.dumps(record, sort_keys=True, indent=1).encode())
     for scope in ("technique", "recovery"):
         run.context(stage.title, key, scope).checkpoint.path.unlink(missing_ok=True)

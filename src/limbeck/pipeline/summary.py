@@ -22,11 +22,19 @@ SCHEMA = 1
 
 
 def finished(
-    run: Run, *, baseline: Examined, final: Examined, control: Examined | None, why_no_control: str, verdicts: Sequence[Verdict], results: Sequence[StageResult], looks: int, closest: dict[str, Any] | None
+    run: Run,
+    *,
+    baseline: Examined,
+    final: Examined,
+    control: Examined | None,
+    why_no_control: str,
+    verdicts: Sequence[Verdict],
+    results: Sequence[StageResult],
+    looks: int,
+    closest: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """The summary of a run that came to its verdict, written."""
     status = worst(verdicts)
-    ratio = lambda k: (baseline.evidence.latency_ms or {}).get(k, 0.0) / final.evidence.latency_ms[k] if final.evidence.latency_ms and baseline.evidence.latency_ms else None  # noqa: E731
     data = _head(run) | {
         "verdict": str(status),
         "exit_code": exit_code(status),
@@ -35,7 +43,7 @@ def finished(
         "control": control.evidence.summary() | {"retention": _retention(control)} if control else None,
         "control_note": why_no_control or None,
         "retention": _retention(final),
-        "ratios": {"size": baseline.evidence.size_bytes / final.evidence.size_bytes, "latency_p50": ratio("p50"), "latency_p90": ratio("p90")},
+        "ratios": {"size": baseline.evidence.size_bytes / final.evidence.size_bytes, "latency_p50": _ratio(baseline, final, "p50"), "latency_p90": _ratio(baseline, final, "p90")},
         "contract": [verdict_data(v) for v in verdicts],
         "stages": [stage_data(r) for r in results],
         "closest": closest,
@@ -47,7 +55,9 @@ def finished(
 
 def refused(run: Run, refusal: Refusal) -> dict[str, Any]:
     """The summary of a run that was refused before anything was trained, written."""
-    return _written(run, _head(run) | {"verdict": "REFUSED", "exit_code": 5, "refusal": {"reason": refusal.reason, "fix": refusal.fix}, "stages": [], "journal_head": run.journal.head})
+    return _written(
+        run, _head(run) | {"verdict": "REFUSED", "exit_code": 5, "refusal": {"reason": refusal.reason, "fix": refusal.fix}, "stages": [], "journal_head": run.journal.head}
+    )
 
 
 def stage_data(result: StageResult) -> dict[str, Any]:
@@ -67,6 +77,11 @@ def stage_data(result: StageResult) -> dict[str, Any]:
     return data
 
 
+def _ratio(baseline: Examined, final: Examined, percentile: str) -> float | None:
+    slow, fast = ((e.evidence.latency_ms or {}).get(percentile) for e in (baseline, final))
+    return slow / fast if slow and fast else None
+
+
 def _retention(examined: Examined) -> dict[str, Any] | None:
     return asdict(examined.retention) if examined.retention else None
 
@@ -77,7 +92,13 @@ def _head(run: Run) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "run": request.name,
-        "environment": {"versions": environment.versions(), "machine": environment.machine(), "seed": request.seed, "data": dict(run.fingerprints), "time": datetime.now(UTC).isoformat(timespec="seconds")},
+        "environment": {
+            "versions": environment.versions(),
+            "machine": environment.machine(),
+            "seed": request.seed,
+            "data": dict(run.fingerprints),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
         "limits": contract.limits() | {"confidence": contract.confidence},
         "target": to_dict(request.target),
         "plan": to_dict(request.plan),

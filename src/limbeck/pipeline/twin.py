@@ -64,10 +64,11 @@ def _twin(run: Run, plan: Plan, cards: Mapping[str, Card], baseline: Standing, *
 def _refusal(run: Run, plan: Plan, broken: list[dict[str, Any]]) -> Refusal:
     target = run.request.target
     way = " → ".join(s.title for s in plan.stages)
+    where = f"on {target.runtime}, {target.threads} thread{'s' if target.threads > 1 else ''}"
     parts, fixes = [], []
     for v in broken:
         gate, floor = v["gate"], v["measured"] or 0.0
-        parts.append(f"{gate} = {v['limit']:g} can't be met: the untrained twin of {way} measures {floor:.4g} on {target.runtime}, {target.threads} thread{'s' if target.threads > 1 else ''}.")
+        parts.append(f"{gate} = {v['limit']:g} can't be met: the untrained twin of {way} measures {floor:.4g} {where}.")
         relaxed = floor / MARGIN if gate in ("speedup_p50", "size_ratio") else floor * MARGIN
         fixes.append(f"{gate} = {relaxed:.3g}")
     return Refusal(" ".join(parts) + " Nothing was trained.", f"Relax the contract to {' and '.join(fixes)}, or choose a smaller student or a stronger ratio.")

@@ -45,7 +45,9 @@ def test_all_five_verdicts_on_quality(retention, status):
     assert quality(retention, 0.97, gate="retention").status is status
 
 
-@pytest.mark.parametrize(("drop", "status"), [(retained(0.1, 0.2, "drop"), Status.PASS), (retained(0.1, 0.4, "drop"), Status.INCONCLUSIVE), (retained(0.35, 0.4, "drop"), Status.FAIL)])
+@pytest.mark.parametrize(
+    ("drop", "status"), [(retained(0.1, 0.2, "drop"), Status.PASS), (retained(0.1, 0.4, "drop"), Status.INCONCLUSIVE), (retained(0.35, 0.4, "drop"), Status.FAIL)]
+)
 def test_a_drop_is_bounded_from_above(drop, status):
     assert quality(drop, 0.3, gate="max_drop").status is status
 

@@ -180,6 +180,21 @@ class Bert(nn.Module):
         return self.head(self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[:, 0])
 
 
+class Decoder(nn.Module):
+    """Llama's blocks: rotary embeddings, four query heads on two key heads, a gated MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import LlamaConfig, LlamaModel
+
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+        self.llama = LlamaModel(LlamaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, intermediate_size=64, use_cache=False, pad_token_id=0, **heads))
+        self.head = nn.Linear(32, 2)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.head(self.llama(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[:, -1])
+
+
 class Twice(nn.Module):
     """One module used twice, and two that share a weight."""
 
@@ -219,6 +234,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "grouped": Grouped,
     "vision": Vision,
     "bert": Bert,
+    "decoder": Decoder,
     "twice": Twice,
     "recurrent": Recurrent,
 }
@@ -233,6 +249,7 @@ KEPT = {
     "grouped": {"reduce.0": [16, 32], "grouped.0": [16, 32], "expand.0": [8, 16], "up": [12, 24]},
     "vision": {"mlp.0": [32, 64]},
     "bert": {f"bert.encoder.layer.{i}.intermediate.dense": [32, 64] for i in range(2)},
+    "decoder": {f"llama.layers.{i}.mlp.gate_proj": [32, 64] for i in range(2)},
     "twice": {"enter": [16, 32]},
     "recurrent": {"inner": [8, 16]},
 }
@@ -247,7 +264,7 @@ def accuracy(outputs: dict[str, np.ndarray], batch: Any) -> dict[str, np.ndarray
 
 def samples(name: str, number: int = 6) -> list[dict[str, Tensor]]:
     draw = torch.Generator().manual_seed(1)
-    if name == "bert":
+    if name in ("bert", "decoder"):
         return [
             {"input_ids": torch.randint(0, 64, (12,), generator=draw), "attention_mask": (torch.arange(12) < 8 + i % 3).long(), "labels": torch.tensor(i % 2)}
             for i in range(number)
@@ -331,6 +348,7 @@ def test_the_head_keeps_its_outputs_and_says_so(name, pruned):
         ("vision", "qkv", "hang on each other"),
         ("vision", "out", "LayerNorm"),
         ("twice", "left", "shares its weight"),
+        ("decoder", "llama.layers.0.self_attn.k_proj", "run in circles"),  # torch-pruning's own walk never ends here
         ("recurrent", "gru", "GRU is left whole"),
         ("recurrent", "attend", "MultiheadAttention is left whole"),
     ],
@@ -437,6 +455,7 @@ DEAD = {
     "vision": ["mlp.0"],
     "twice": ["enter", "again"],
     "bert": ["bert.encoder.layer.1.intermediate.dense"],
+    "decoder": ["llama.layers.0.mlp.gate_proj", "llama.layers.0.mlp.up_proj"],
 }
 
 
@@ -598,6 +617,27 @@ def test_float32_only_models_hidden_branches_and_coupled_halves():
     assert set(outcome.claims["kept"]) == {"enter"}
     assert "hang on each other" in outcome.claims["skipped"]["gated"]
     assert "don't go together" in outcome.claims["skipped"]["branch.0"]
+
+
+class Several(nn.Module):
+    """Returns the class beside the logits and the features that they came from: those keep their width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.features, self.head = nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features = self.features(F.relu(self.enter(x)))
+        logits = self.head(F.relu(features))
+        return {"logits": logits, "features": features, "class": logits.argmax(-1)}
+
+
+def test_every_output_keeps_its_width():
+    task = Task(metric=task_of("twice").metric, splits={"train": samples("twice")}, models={"teacher": Several})
+    torch.manual_seed(0)
+    outcome = prune(teacher_candidate(task), Prune(ratio=0.5), context_of(task))
+    assert outcome.claims["kept"] == {"enter": [8, 16]}
+    assert set(outcome.claims["skipped"]) == {"features", "head"}
 
 
 def test_gentler_until_it_is_hardly_anything():

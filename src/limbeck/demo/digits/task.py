@@ -31,10 +31,10 @@ class Teacher(nn.Module):
 
 def splits() -> dict[str, TensorDataset]:
     """797 digits to learn from, 500 to steer by, 500 for the verdict."""
-    digits = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.target))
-    images = torch.tensor(digits.images[order], dtype=torch.float32)[:, None] / 16
-    labels = torch.tensor(digits.target[order])
+    pixels, targets = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(targets))
+    images = torch.tensor(pixels[order], dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    labels = torch.tensor(targets[order])
     parts = {"train": slice(0, 797), "validation": slice(797, 1297), "test": slice(1297, 1797)}
     return {name: TensorDataset(images[part], labels[part]) for name, part in parts.items()}
 

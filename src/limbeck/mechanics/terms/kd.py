@@ -25,7 +25,8 @@ def kd(*, temperature: float = 4.0) -> Term:
     def term(task: Task, student: Outputs, teacher: Outputs, batch: Any) -> Tensor:
         s, t = main_output(task, student), main_output(task, teacher)
         if s.shape != t.shape or s.dim() < 2 or s.shape[-1] < 2:
-            raise TaskError(f"kd needs class logits of one shape, got student {tuple(s.shape)} and teacher {tuple(t.shape)}. For regression use logit_mse; classes must agree in number and order.")
+            got = f"student {tuple(s.shape)} and teacher {tuple(t.shape)}"
+            raise TaskError(f"kd needs class logits of one shape, got {got}. For regression use logit_mse; classes must agree in number and order.")
         return kd_loss(s.flatten(0, -2), t.flatten(0, -2), temperature=temperature)
 
     return Term("kd", term, teacher=True)

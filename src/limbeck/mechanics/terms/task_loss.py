@@ -77,4 +77,8 @@ def _token_losses(scores: Tensor, target: Tensor, task: Task) -> Tensor:
 def _value_losses(scores: Tensor, target: Tensor, task: Task) -> Tensor:
     if scores.numel() != target.numel():
         raise TaskError(f"task '{task.name}': labels of shape {tuple(target.shape)} don't match outputs of shape {tuple(scores.shape)}. Make them equal.")
-    return (scores - target.to(scores.dtype).reshape(scores.shape)).square().flatten(1).mean(1) if scores.dim() > 1 else (scores - target.to(scores.dtype).reshape(scores.shape)).square()
+    return (
+        (scores - target.to(scores.dtype).reshape(scores.shape)).square().flatten(1).mean(1)
+        if scores.dim() > 1
+        else (scores - target.to(scores.dtype).reshape(scores.shape)).square()
+    )

@@ -30,7 +30,9 @@ class Distill:
     options: Annotated[dict[str, Any], "arguments of the student's factory; a family's channels and classes are read off the data"] = field(default_factory=dict)
     term: Annotated[Literal["kd", "logit_mse"], "what is matched: softened probabilities, or the outputs themselves (regression)"] = "kd"
     temperature: Annotated[float, Range(0, None, closed="neither"), "softening of both softmaxes, for kd"] = 4.0
-    teacher_weight: Annotated[float, Range(0, 1), Hint("It is a fraction; the labels get the rest. 0 trains without a teacher."), "weight of the teacher's term; the labels get the rest"] = 0.9
+    teacher_weight: Annotated[
+        float, Range(0, 1), Hint("It is a fraction; the labels get the rest. 0 trains without a teacher."), "weight of the teacher's term; the labels get the rest"
+    ] = 0.9
     training: Annotated[Training, "how long and how fast"] = field(default_factory=Training)
 
 
@@ -57,7 +59,16 @@ def distill(candidate: Candidate, config: Distill, context: Context) -> Outcome:
         teacher = kd(temperature=config.temperature) if config.term == "kd" else logit_mse()
         objective: Objective = (1 - config.teacher_weight) * task_loss() + config.teacher_weight * teacher
         monitor = lambda m: context.score(Candidate(replace(candidate.torch_form, blueprint=blueprint, weights=captured(m))))  # noqa: E731
-        history = fit(model, objective.bind(task, context.signals), config.training, seed=context.rng.seed, checkpoint=context.checkpoint, log=context.log, monitor=monitor, note=f"distilling into {config.student}")
+        history = fit(
+            model,
+            objective.bind(task, context.signals),
+            config.training,
+            seed=context.rng.seed,
+            checkpoint=context.checkpoint,
+            log=context.log,
+            monitor=monitor,
+            note=f"distilling into {config.student}",
+        )
     form = torch_form(model.eval(), blueprint, task, batch_of(task, "train", [0, 1]))
     claims = {"parameters": sum(p.numel() for p in model.parameters()), "student": {"factory": blueprint.factory, "kwargs": dict(blueprint.kwargs)}, "history": history}
     return Outcome(Candidate(form, START), claims | ({"training": to_dict(config.training)} if history else {}))

@@ -36,7 +36,7 @@ from limbeck.core.technique import Context, Outcome, technique
 from limbeck.mechanics import edits
 from limbeck.mechanics.build import rebuild, torch_form
 from limbeck.mechanics.data import arguments, batch_of, named_outputs
-from limbeck.mechanics.importance import CRITERIA
+from limbeck.mechanics.importance import CRITERIA, summed
 
 WEIGHED = (nn.Linear, _ConvNd)
 CHANNELWISE = (_BatchNorm, _InstanceNorm, nn.PReLU)
@@ -84,11 +84,6 @@ class Group:
         return {(s.path, s.axis): s.channels[np.isin(s.roots, removed)] for s in self.slices}
 
 
-def _gentler(config: Prune) -> Prune | None:
-    ratio = config.ratio * 2 / 3
-    return replace(config, ratio=ratio) if ratio >= 0.05 else None
-
-
 @technique(
     version=1,
     needs={Fact.TORCH, Fact.FLOAT_WEIGHTS},
@@ -97,7 +92,7 @@ def _gentler(config: Prune) -> Prune | None:
     paper="arXiv:1608.08710",
     recovers=True,
     pays=True,
-    gentler=_gentler,
+    gentler=lambda config: replace(config, ratio=config.ratio * 2 / 3) if config.ratio * 2 / 3 >= 0.05 else None,
     zero=lambda: Prune(ratio=0.0),
 )
 def prune(candidate: Candidate, config: Prune, context: Context) -> Outcome:
@@ -119,19 +114,20 @@ def prune(candidate: Candidate, config: Prune, context: Context) -> Outcome:
     size = profile(model, *arguments(task, batch_of(task, "train", [0])))
     kept = {g.root: [g.width - len(removed.get(g.root, ())), g.width] for g in groups if g.root not in skipped}
     context.log.event("pruned", removed=sum(map(len, removed.values())), of=sum(n for _, n in kept.values()), skipped=len(skipped))
-    claims = {"parameters": size.parameters, "macs": size.macs, "kept": kept, "skipped": skipped}
-    return Outcome(replace(candidate, form=pruned, facts=candidate.facts | {Fact.NARROWER}), claims)
+    facts, claims = candidate.facts | {Fact.NARROWER}, {"parameters": size.parameters, "macs": size.macs, "kept": kept, "skipped": skipped}
+    return Outcome(replace(candidate, form=pruned, facts=facts), claims)
 
 
 def _groups(witness: Witness, model: nn.Module, config: Prune) -> tuple[list[Group], dict[str, str]]:
     """The groups that may be cut, in the order of the model's modules, and what may not with its reason."""
-    _check_ignored(model, config.ignore)
     graph = _graph(witness)
     names = {m: n for n, m in witness.model.named_modules()}
+    for path in config.ignore:
+        if path not in names.values():
+            raise ConfigError(f"prune.ignore must name modules of the model, got {path!r}. {near(path, filter(None, names.values()))}")
     skipped = {n: f"{type(m).__name__} is left whole" for n, m in model.named_modules() if isinstance(m, WHOLE)}
     shared = _shared(model)
-    groups: list[Group] = []
-    seen: set[str] = set()
+    groups, seen = list[Group](), set[str]()
     for name, module in model.named_modules():
         if name in seen or not isinstance(module, WEIGHED) or witness.model.get_submodule(name) not in graph.module2node:
             continue
@@ -143,13 +139,6 @@ def _groups(witness: Witness, model: nn.Module, config: Prune) -> tuple[list[Gro
         else:
             groups.append(group)
     return groups, skipped
-
-
-def _check_ignored(model: nn.Module, ignored: Sequence[str]) -> None:
-    paths = {n for n, _ in model.named_modules() if n}
-    for path in ignored:
-        if path not in paths:
-            raise ConfigError(f"prune.ignore must name modules of the model, got {path!r}. {near(path, paths)}")
 
 
 def _shared(model: nn.Module) -> set[str]:
@@ -237,16 +226,11 @@ def _group(root: str, slices: tuple[Slice, ...], model: nn.Module, shared: set[s
         if any(path == i or path.startswith(i + ".") for i in config.ignore):
             return f"prune.ignore names '{path}'"
     width = _sizes_of(modules[root])[0]
-    scores, buckets, known = np.zeros(width), [np.zeros(width, dtype=int)], False
-    for part in slices:
-        importance = CRITERIA[config.criterion](modules[part.path]) if part.axis == "out" else None
-        if importance is not None:
-            np.add.at(scores, part.roots, importance.numpy()[part.channels])
-            known = True
-        buckets.append(_bucket(modules[part.path], part, width))
-    if not known:
+    scores = summed(CRITERIA[config.criterion], [(modules[s.path], s.channels, s.roots) for s in slices if s.axis == "out"], width)
+    if scores is None:
         return f"no layer in its group tells the criterion '{config.criterion}' anything"
-    _, bucket, counts = np.unique(np.stack(buckets), axis=1, return_inverse=True, return_counts=True)
+    buckets = np.stack([_bucket(modules[s.path], s, width) for s in slices])
+    _, bucket, counts = np.unique(buckets, axis=1, return_inverse=True, return_counts=True)
     if len(set(counts.tolist())) > 1:
         return "a grouped convolution reads its channels in unequal parts"
     return Group(root, slices, scores, bucket.reshape(-1))
@@ -297,9 +281,8 @@ def _chosen(groups: Sequence[Group], config: Prune, multiple: int) -> dict[str, 
         step = math.lcm(multiple, parts)
         kept = max(math.ceil((group.width - wished) / step), 1) * step
         if kept < group.width:
-            order = np.argsort(group.scores, kind="stable")
-            ordered = [order[group.buckets[order] == part] for part in range(parts)]
-            removed[group.root] = np.sort(np.concatenate([o[: (group.width - kept) // parts] for o in ordered]))
+            order, each = np.argsort(group.scores, kind="stable"), (group.width - kept) // parts
+            removed[group.root] = np.sort(np.concatenate([order[group.buckets[order] == part][:each] for part in range(parts)]))
     return removed
 
 
@@ -390,10 +373,9 @@ def _joined(parts: Sequence[Cuts]) -> Cuts:
 
 def _cut(model: nn.Module, cuts: Cuts) -> None:
     """Remove these channels. Raises ValueError if a grouped convolution would be left uneven."""
-    nothing = np.empty(0, dtype=int)
     for path in dict.fromkeys(path for path, _ in cuts):
         module = model.get_submodule(path)
-        out, into = cuts.get((path, "out"), nothing), cuts.get((path, "in"), nothing)
+        out, into = (cuts.get((path, axis), np.empty(0, dtype=int)) for axis in ("out", "in"))
         if isinstance(module, WEIGHED) and not _depthwise(module):
             _cut_weighed(module, out, into)
         else:
