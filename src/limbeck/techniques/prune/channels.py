@@ -37,12 +37,11 @@ from limbeck.mechanics import edits
 from limbeck.mechanics.build import rebuild, torch_form
 from limbeck.mechanics.data import arguments, batch_of, named_outputs
 from limbeck.mechanics.importance import CRITERIA, summed
+from limbeck.mechanics.slicing import WEIGHED, Cuts, cut_, depthwise, joined, silence_, sizes_of
 
-WEIGHED = (nn.Linear, _ConvNd)
 CHANNELWISE = (_BatchNorm, _InstanceNorm, nn.PReLU)
 WHOLE = (nn.MultiheadAttention, nn.RNNBase)
 MISFITS = (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, AssertionError)  # what a model or a tracer raises on a wrong shape
-Cuts = dict[tuple[str, str], np.ndarray]  # (module path, "out" or "in") → channels to remove
 Index = namedtuple("Index", ("idx", "root_idx"))  # a layer's channel and the root's that it hangs on, as torch-pruning's mappings take and give them
 
 
@@ -109,7 +108,7 @@ def prune(candidate: Candidate, config: Prune, context: Context) -> Outcome:
     groups, skipped = _groups(witness, model, config)
     removed = _proved(witness, groups, skipped, config, config.round_to or context.round_to)
     before = edits.snapshot(model)
-    _cut(model, _joined([g.cuts(removed[g.root]) for g in groups if g.root in removed]))
+    cut_(model, joined([g.cuts(removed[g.root]) for g in groups if g.root in removed]))
     pruned = torch_form(model, form.blueprint.edited(*edits.capture(before, model)), task, batch)
     size = profile(model, *arguments(task, batch_of(task, "train", [0])))
     kept = {g.root: [g.width - len(removed.get(g.root, ())), g.width] for g in groups if g.root not in skipped}
@@ -167,7 +166,7 @@ def _followed(graph: Any, root: nn.Module) -> dict[tuple[Any, Any], dict[int, in
     The graph's own walk never ends on rotary embeddings, and doesn't see that a channel hangs on two of the root's.
     """
     found: dict[tuple[Any, Any], dict[int, int]] = {}
-    todo = [(graph.module2node[root], graph.get_pruner_of_module(root).prune_out_channels, [Index(i, i) for i in range(_sizes_of(root)[0])])]
+    todo = [(graph.module2node[root], graph.get_pruner_of_module(root).prune_out_channels, [Index(i, i) for i in range(sizes_of(root)[0])])]
     for _ in range(100 * len(graph.module2node)):
         if not todo:
             return found
@@ -205,9 +204,9 @@ def _slices(graph: Any, root: nn.Module, names: Mapping[Any, str]) -> tuple[Slic
             continue
         if module not in names:
             return "a bare parameter hangs on its channels"
-        if not isinstance(module, (*WEIGHED, *CHANNELWISE)) or (isinstance(module, _ConvNd) and module.transposed and module.groups > 1 and not _depthwise(module)):
+        if not isinstance(module, (*WEIGHED, *CHANNELWISE)) or (isinstance(module, _ConvNd) and module.transposed and module.groups > 1 and not depthwise(module)):
             return f"'{names[module]}' ({type(module).__name__}) hangs on its channels"
-        axis = "in" if isinstance(module, WEIGHED) and not _depthwise(module) and handler.__name__ == "prune_in_channels" else "out"
+        axis = "in" if isinstance(module, WEIGHED) and not depthwise(module) and handler.__name__ == "prune_in_channels" else "out"
         slices.append(Slice(names[module], axis, np.fromiter(channels, dtype=int), np.fromiter(channels.values(), dtype=int)))
     return tuple(slices)
 
@@ -225,7 +224,7 @@ def _group(root: str, slices: tuple[Slice, ...], model: nn.Module, shared: set[s
     for path in (s.path for s in slices if s.axis == "out"):
         if any(path == i or path.startswith(i + ".") for i in config.ignore):
             return f"prune.ignore names '{path}'"
-    width = _sizes_of(modules[root])[0]
+    width = sizes_of(modules[root])[0]
     scores = summed(CRITERIA[config.criterion], [(modules[s.path], s.channels, s.roots) for s in slices if s.axis == "out"], width)
     if scores is None:
         return f"no layer in its group tells the criterion '{config.criterion}' anything"
@@ -239,7 +238,7 @@ def _group(root: str, slices: tuple[Slice, ...], model: nn.Module, shared: set[s
 def _bucket(module: nn.Module, part: Slice, width: int) -> np.ndarray:
     """For each root channel, the part of this grouped convolution that it is in; 0 where it isn't one."""
     bucket = np.zeros(width, dtype=int)
-    if isinstance(module, _ConvNd) and module.groups > 1 and not _depthwise(module):
+    if isinstance(module, _ConvNd) and module.groups > 1 and not depthwise(module):
         size = (module.out_channels if part.axis == "out" else module.in_channels) // module.groups
         bucket[part.roots] = part.channels // size + 1
     return bucket
@@ -266,7 +265,7 @@ def _proved(witness: Witness, groups: list[Group], skipped: dict[str, str], conf
 
 def _wrong(witness: Witness, cuts: Sequence[tuple[str, Cuts]]) -> dict[str, str]:
     """The roots whose cuts are wrong, with the reason, found by halving."""
-    objection = _objection(witness, _joined([c for _, c in cuts]))
+    objection = _objection(witness, joined([c for _, c in cuts]))
     if not objection or len(cuts) == 1:
         return {cuts[0][0]: objection} if objection else {}
     half = len(cuts) // 2
@@ -332,12 +331,12 @@ def _objection(witness: Witness, cuts: Cuts) -> str:
     """Why these cuts are wrong; empty if the narrower model equals the full one whose readers ignore these channels."""
     try:
         with _whole_again(witness.model, cuts):
-            _cut(witness.model, cuts)
+            cut_(witness.model, cuts)
             got = witness.outputs()
     except MISFITS as error:
         return f"the model doesn't run without them ({_first_line(error)})"
     with _whole_again(witness.model, cuts):
-        _silence(witness.model, cuts)
+        silence_(witness.model, cuts)
         expected = witness.outputs()
     for name, value in expected.items():
         if got[name].shape != value.shape:
@@ -362,88 +361,3 @@ def _whole_again(model: nn.Module, cuts: Cuts) -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def _joined(parts: Sequence[Cuts]) -> Cuts:
-    joined: Cuts = {}
-    for key, channels in ((k, c) for cuts in parts for k, c in cuts.items()):
-        joined[key] = np.union1d(joined[key], channels) if key in joined else np.unique(channels)
-    return joined
-
-
-def _cut(model: nn.Module, cuts: Cuts) -> None:
-    """Remove these channels. Raises ValueError if a grouped convolution would be left uneven."""
-    for path in dict.fromkeys(path for path, _ in cuts):
-        module = model.get_submodule(path)
-        out, into = (cuts.get((path, axis), np.empty(0, dtype=int)) for axis in ("out", "in"))
-        if isinstance(module, WEIGHED) and not _depthwise(module):
-            _cut_weighed(module, out, into)
-        else:
-            _cut_channelwise(module, out)
-
-
-def _cut_channelwise(module: nn.Module, removed: np.ndarray) -> None:
-    """A norm, a PReLU or a depthwise convolution: every tensor but counters has the channels on its first axis."""
-    sizes = ("groups", "in_channels", "out_channels") if isinstance(module, _ConvNd) else ("num_parameters",) if isinstance(module, nn.PReLU) else ("num_features",)
-    width = vars(module)[sizes[0]]
-    if width == 1:  # one slope for all channels
-        return
-    kept = _kept(width, removed)
-    for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-        if tensor is not None and tensor.dim():
-            _put(module, name, tensor[kept])
-    for size in sizes:
-        setattr(module, size, len(kept))
-
-
-def _cut_weighed(module: nn.Linear | _ConvNd, removed: np.ndarray, unread: np.ndarray) -> None:
-    conv = module if isinstance(module, _ConvNd) else None
-    groups, transposed = (conv.groups, conv.transposed) if conv else (1, False)
-    outputs, inputs = _sizes_of(module)
-    out, into = _kept(outputs, removed), _kept(inputs, unread)
-    weight = module.weight.transpose(0, 1) if transposed else module.weight
-    blocks = [weight[rows][:, columns % (inputs // groups)] for rows, columns in zip(_parts(out, outputs, groups), _parts(into, inputs, groups), strict=True)]
-    _put(module, "weight", torch.cat(blocks).transpose(0, 1) if transposed else torch.cat(blocks))
-    if module.bias is not None:
-        _put(module, "bias", module.bias[out])
-    names = ("out_channels", "in_channels") if conv else ("out_features", "in_features")
-    for name, kept in zip(names, (out, into), strict=True):
-        setattr(module, name, len(kept))
-
-
-def _silence(model: nn.Module, cuts: Cuts) -> None:
-    """Zeros for these channels in the weights that read them."""
-    for (path, axis), channels in cuts.items():
-        module = model.get_submodule(path)
-        if axis != "in" or not isinstance(module, WEIGHED):
-            continue
-        groups, transposed = (module.groups, module.transposed) if isinstance(module, _ConvNd) else (1, False)
-        weight = module.weight.detach().clone()
-        blocks = (weight.transpose(0, 1) if transposed else weight).unflatten(0, (groups, -1))
-        blocks[channels // blocks.shape[2], :, channels % blocks.shape[2]] = 0
-        _put(module, "weight", weight)
-
-
-def _parts(kept: Tensor, width: int, groups: int) -> list[Tensor]:
-    parts = [kept[kept // (width // groups) == g] for g in range(groups)]
-    if len({len(p) for p in parts}) > 1:
-        raise ValueError("a grouped convolution would be left with unequal parts")
-    return parts
-
-
-def _kept(width: int, removed: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.setdiff1d(np.arange(width), removed))
-
-
-def _put(module: nn.Module, name: str, value: Tensor) -> None:
-    value = value.detach().contiguous()
-    setattr(module, name, nn.Parameter(value, requires_grad=False) if name in module._parameters else value)
-
-
-def _sizes_of(module: Any) -> tuple[int, int]:
-    """Output and input width of a convolution or a linear layer."""
-    return (module.out_channels, module.in_channels) if isinstance(module, _ConvNd) else (module.out_features, module.in_features)
-
-
-def _depthwise(module: nn.Module) -> bool:
-    return isinstance(module, _ConvNd) and module.groups > 1 and module.groups == module.in_channels == module.out_channels
