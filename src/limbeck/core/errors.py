@@ -15,7 +15,7 @@ LimbeckError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -52,9 +52,16 @@ class ReplayError(LimbeckError):
 
 
 class StageError(LimbeckError):
-    """A technique can't do its work on this candidate; the pipeline fails the stage and goes on as `on_fail` says."""
+    """A technique can't do its work on this candidate; the pipeline fails the stage and goes on as `on_fail` says.
+
+    curve: what training did until then, one row an epoch, where it is training that failed.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, *, curve: Sequence[Mapping[str, float]] = ()):
+        super().__init__(message)
+        self.curve = [dict(row) for row in curve]
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ class _Loop:
         self.optimizer = _optimizer(model, training)
         self.reader = Reader(self.task, "train")
         self.at = Position()
+        self.falls: list[dict[str, float]] = []  # what each divergence had reached
 
     def run(self) -> list[dict[str, float]]:
         saved = self.checkpoint.load()
@@ -121,7 +122,7 @@ class _Loop:
             if self.checkpoint.stop_requested():
                 self._save()
                 raise Interrupted(f"stopped in {self.note}, epoch {self.at.epoch + 1} of {self.training.epochs}; a checkpoint is on disk. Run the same command again to go on.")
-        row = {"epoch": self.at.epoch + 1.0, **{k: v / self.per_epoch for k, v in self.at.sums.items()}}
+        row = self._row()
         if self.monitor:
             self.model.eval()
             row["validation"] = self.monitor(self.model)
@@ -129,6 +130,10 @@ class _Loop:
         self.log.event("epoch", note=self.note, **row)
         self.at.epoch, self.at.batch, self.at.sums = self.at.epoch + 1, 0, {}
         return True
+
+    def _row(self) -> dict[str, float]:
+        """This epoch so far, each term averaged over the batches that were seen."""
+        return {"epoch": self.at.epoch + 1.0, **{k: v / max(self.at.batch, 1) for k, v in self.at.sums.items()}}
 
     def _step(self, ids: np.ndarray, view: int) -> bool:
         rate = rate_at(self.at.step, self.total, self.training) * self.at.rate_scale
@@ -151,9 +156,10 @@ class _Loop:
     def _back(self) -> None:
         """To the last good state, with half the rate; a StageError when that was done too often."""
         halvings = self.at.halvings + 1
+        self.falls.append(self._row() | {"diverged_at_step": float(self.at.step), "rate_scale": self.at.rate_scale})
         if halvings > HALVINGS:
             where = f"{self.note} diverged: the loss is NaN or Inf although the rate was halved {HALVINGS} times, last at step {self.at.step}."
-            raise StageError(f"{where} Lower learning_rate ({self.training.learning_rate:g}) or look at the inputs.")
+            raise StageError(f"{where} Lower learning_rate ({self.training.learning_rate:g}) or look at the inputs.", curve=[*self.at.history, *self.falls])
         self._restore(*self.good)
         self.at.halvings, self.at.rate_scale = halvings, 0.5**halvings
         self.log.event("training diverged", note=self.note, back_to_step=self.at.step, rate_scale=self.at.rate_scale)

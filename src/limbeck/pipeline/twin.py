@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
+
+from limbeck.analysis.profile import profile
+from limbeck.core.candidate import Candidate, TorchForm
 from limbeck.core.contract import RESOURCES, Contract
 from limbeck.core.errors import Refusal, StageError
 from limbeck.core.evidence import Status
@@ -13,55 +17,90 @@ from limbeck.core.fields import parse, to_dict
 from limbeck.core.plan import Plan
 from limbeck.core.technique import Card
 from limbeck.evaluation.environment import versions
-from limbeck.evaluation.gates import Examined, contract_verdicts
+from limbeck.evaluation.gates import contract_verdicts
+from limbeck.mechanics.build import rebuild
+from limbeck.mechanics.data import arguments, batch_of, predict
+from limbeck.pipeline.examiner import Kept
 from limbeck.pipeline.folder import Run
+from limbeck.pipeline.guard import Structure, needs, refusal, trainings_of
 from limbeck.pipeline.stage import Standing
 from limbeck.pipeline.store import digest
 
 TIMED = ("latency_p50_ms", "latency_p90_ms", "speedup_p50")
 DEVICE = (*TIMED, "peak_memory_bytes")  # what only the device itself can tell
+HALF = 2  # bytes of an answer in the teacher's cache
 MARGIN = 1.05  # what a relaxation is offered above the floor
 
 
 def infeasible(run: Run, plan: Plan, cards: Mapping[str, Card], baseline: Standing) -> Refusal | None:
-    """Why the plan's shapes can't keep the contract's limits on resources, in seconds and before any training; None if they can."""
+    """Why the plan's shapes can't keep the contract's limits on resources, or don't fit on this machine while they train.
+
+    In seconds and before any training; None if all fits.
+    """
+    if not plan.stages:
+        return None
     elsewhere = DEVICE if run.request.target.host == "imported" else ()
     limits = {k: v for k, v in run.request.contract.limits().items() if k in RESOURCES and k not in elsewhere}
-    if not limits or not plan.stages:
-        return None
     key = {"plan": to_dict(plan), "limits": limits, "teacher": baseline.kept.candidate, "target": to_dict(run.request.target), "versions": versions(), "seed": run.request.seed}
-    verdicts = run.examiner.recorded("twin", key, lambda: _verdicts(run, plan, cards, baseline, limits))
-    run.journal.record("twin", verdicts=verdicts)
-    broken = [v for v in verdicts if v["status"] == Status.FAIL]
-    return _refusal(run, plan, broken) if broken else None
+    twin = run.examiner.recorded("twin", key, lambda: _twin(run, plan, cards, baseline, limits))
+    run.journal.record("twin", **twin)
+    broken = [v for v in twin["verdicts"] if v["status"] == Status.FAIL]
+    return _unmet(run, plan, broken) if broken else _too_large(run, plan, cards, [Structure(**x) for x in twin["structures"]])
 
 
-def _verdicts(run: Run, plan: Plan, cards: Mapping[str, Card], baseline: Standing, limits: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Each limit, answered by the twin; none if the plan's techniques can't work on untrained weights."""
+def _twin(run: Run, plan: Plan, cards: Mapping[str, Card], baseline: Standing, limits: Mapping[str, float]) -> dict[str, Any]:
+    """Every technique of the plan without training, one after the other: each stage's structure, and the limits answered by the last.
+
+    Empty if the plan's techniques can't work on untrained weights.
+    """
+    structures: list[Structure] = []
+    candidate = run.store.get_candidate(baseline.kept.candidate, run.folder / "scratch" / "twin")
     try:
-        examined, timed_baseline = _twin(run, plan, cards, baseline, timed=any(k in limits for k in TIMED), memory="peak_memory_bytes" in limits)
+        for number, stage in enumerate(plan.stages):
+            config = parse(cards[stage.technique].config, stage.config, where=f"{stage.title}.config")
+            context = run.context(stage.title, digest(["twin", number]), "technique", train=False)
+            candidate = cards[stage.technique].function(candidate, config, context).candidate
+            structures.append(_structure(run, candidate) or structures[-1])
+        kept = run.examiner.keep(candidate, "the untrained twin") if limits else None
     except StageError as error:
         run.log.event("no twin", reason=str(error))
-        return []
+        return {"structures": [], "verdicts": []}
+    return {"structures": [vars(s) for s in structures], "verdicts": _verdicts(run, baseline, kept, limits) if kept else []}
+
+
+def _structure(run: Run, candidate: Candidate) -> Structure | None:
+    """A candidate's size while it trains; None for what torch can't rebuild."""
+    if not isinstance(candidate.form, TorchForm):
+        return None
+    return Structure.of(profile(rebuild(candidate.form, run.task), *arguments(run.task, batch_of(run.task, "train", [0]))))
+
+
+def _verdicts(run: Run, baseline: Standing, kept: Kept, limits: Mapping[str, float]) -> list[dict[str, Any]]:
+    timed = any(k in limits for k in TIMED)
+    latencies = run.examiner.latencies([baseline.kept, kept]) if timed else [None, None]
+    examined = run.examiner.examined(kept, split="validation", latency=latencies[1], memory="peak_memory_bytes" in limits)
     contract = Contract(**limits, confidence=run.request.contract.confidence)  # type: ignore[arg-type]
-    verdicts = contract_verdicts(contract, None, candidate=examined, baseline=timed_baseline)
+    verdicts = contract_verdicts(contract, None, candidate=examined, baseline=replace(baseline.examined, latency=latencies[0]))
     return [{"gate": v.gate, "status": str(v.status), "measured": v.measured, "limit": v.limit} for v in verdicts]
 
 
-def _twin(run: Run, plan: Plan, cards: Mapping[str, Card], baseline: Standing, *, timed: bool, memory: bool) -> tuple[Examined, Examined]:
-    """Every technique of the plan without training, one after the other; the last artifact beside the baseline."""
-    candidate = run.store.get_candidate(baseline.kept.candidate, run.folder / "scratch" / "twin")
-    for number, stage in enumerate(plan.stages):
-        card = cards[stage.technique]
-        config = parse(card.config, stage.config, where=f"{stage.title}.config")
-        candidate = card.function(candidate, config, run.context(stage.title, digest(["twin", number]), "technique", train=False)).candidate
-    kept = run.examiner.keep(candidate, "the untrained twin")
-    latencies = run.examiner.latencies([baseline.kept, kept]) if timed else [None, None]
-    examined = run.examiner.examined(kept, split="validation", latency=latencies[1], memory=memory)
-    return examined, replace(baseline.examined, latency=latencies[0])
+def _too_large(run: Run, plan: Plan, cards: Mapping[str, Card], structures: list[Structure]) -> Refusal | None:
+    teacher = _structure(run, run.teacher)
+    if teacher is None or not structures:
+        return None
+    views = run.task.views.versions if run.task.views else 1
+    with torch.no_grad():
+        one = predict(run.task, rebuild(run.teacher.torch_form, run.task), batch_of(run.task, "train", [0]))
+    answers = views * len(run.task.split("train")) * sum(HALF * v.numel() for v in one.values())
+    wanted = []
+    for stage, structure in zip(plan.stages, structures, strict=True):
+        trainings = trainings_of(stage, parse(cards[stage.technique].config, stage.config, where=f"{stage.title}.config"))
+        longest = max(trainings, key=lambda t: t.batch_size, default=None)
+        wanted.append((stage, needs(structure, longest, teacher=teacher, answers_bytes=answers)))
+    return refusal(wanted, run.folder)
 
 
-def _refusal(run: Run, plan: Plan, broken: list[dict[str, Any]]) -> Refusal:
+def _unmet(run: Run, plan: Plan, broken: list[dict[str, Any]]) -> Refusal:
     target = run.request.target
     way = " → ".join(s.title for s in plan.stages)
     where = f"on {target.runtime}, {target.threads} thread{'s' if target.threads > 1 else ''}"

@@ -101,8 +101,9 @@ def test_a_nan_rolls_back_and_halves_the_rate(tmp_path):
 
 
 def test_a_loss_that_stays_nan_fails_the_stage_with_the_way_out(tmp_path):
-    with pytest.raises(StageError, match="diverged.*halved 3 times.*Lower learning_rate"):
-        trained(tmp_path / "c", Training(epochs=1, batch_size=16), objective=1.0 * exploding(set(range(1000))))
+    with pytest.raises(StageError, match="diverged.*halved 3 times.*Lower learning_rate") as error:
+        trained(tmp_path / "c", Training(epochs=1, batch_size=16), objective=1.0 * exploding(set(range(6, 1000))))
+    assert [row["rate_scale"] for row in error.value.curve] == [1.0, 0.5, 0.25, 0.125] and error.value.curve[0]["loss"] > 0, "its curve is kept"
 
 
 def test_clipping_bounds_the_step(tmp_path):
