@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limbeck.core.candidate import Artifact
 from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import ConfigError, TaskError, near
 from limbeck.core.evidence import exit_code, worst
-from limbeck.core.fields import json_schema, table
+from limbeck.core.fields import json_schema, parse, table
 from limbeck.core.plan import Plan
 from limbeck.core.task import Task
 from limbeck.core.technique import Log
+
+if TYPE_CHECKING:
+    from limbeck.intake.runfile import RunFile
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def run(path: str | Path, *, name: str | None = None, log: Log | None = None, st
 
     path = Path(path)
     file = read_runfile(path)
+    _check_names(path, file)
     task = load_task(file.task.entry, base=path.parent)
     plan = Plan(stages=file.stage, control=file.run.control) if file.stage else replace(sequential(task, file.contract), control=file.run.control)
     return compress(
@@ -99,20 +103,89 @@ def run(path: str | Path, *, name: str | None = None, log: Log | None = None, st
     )
 
 
-def status(folder: str | Path) -> dict[str, Any]:
-    """The summary of a run that came to its end; for one under way, what its journal holds so far."""
-    from limbeck.pipeline.journal import read
-    from limbeck.pipeline.run import load_summary
+def _check_names(path: Path, file: RunFile) -> None:
+    """The names and options in a run file that only their families can judge. Raises ConfigError with line and column, MissingLibrary."""
+    from limbeck.intake.places import located
+    from limbeck.runtimes import installed
+    from limbeck.techniques import card
 
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ConfigError(f"there is no run folder {folder}. Name one, as in `limbeck status runs/run`.")
-    if (folder / "summary.json").exists():
-        return load_summary(folder)
-    lines = read(folder / "journal.jsonl")
-    if not lines:
-        raise ConfigError(f"{folder} is not a run folder: it has no journal. Name one, as in `limbeck status runs/run`.")
-    return {"schema": 1, "run": folder.name, "verdict": None, "exit_code": None, "events": [{"time": x["time"], "event": x["event"], **x["data"]} for x in lines]}
+    for number, stage in enumerate(file.stage):
+        with located(path, under=("stage", number, "technique")):
+            config = card(stage.technique).config
+        with located(path, under=("stage", number, "config")):
+            parse(config, stage.config, where=f"{stage.title}.config")
+    with located(path, under=("target", "runtime")):
+        installed(file.target.runtime)
+
+
+def status(folder: str | Path) -> dict[str, Any]:
+    """The summary of a run that came to its end; for one under way, what its journal holds so far.
+
+    Raises: ConfigError if it is no run folder; RunError if its journal or summary was changed, or a later limbeck wrote it.
+    """
+    from limbeck.pipeline.reading import opened
+
+    run = opened(Path(folder))
+    if run.summary is not None:
+        return run.summary
+    events = [{"time": x["time"], "event": x["event"], **x["data"]} for x in run.lines]
+    return {"schema": 1, "run": run.folder.name, "verdict": None, "exit_code": None, "state": run.state, "events": events}
+
+
+def follow(folder: str | Path, *, stop: Callable[[], bool] = lambda: False, poll_seconds: float = 0.5) -> Iterator[dict[str, Any]]:
+    """The events of a run under way, as they come; ends when its summary is there. See `limbeck.pipeline.follow`."""
+    from limbeck.pipeline import follow as watching
+
+    return watching.follow(Path(folder), stop=stop, poll_seconds=poll_seconds)
+
+
+def runs(root: str | Path = "runs") -> dict[str, Any]:
+    """The runs below a root: state (a verdict, `under way`, `interrupted`, `damaged`), stages passed, bytes on disk, last event, final figures."""
+    from limbeck.pipeline import history
+
+    return {"schema": 1, "root": str(root), "runs": history.runs(Path(root))}
+
+
+def rollback(folder: str | Path, to: str, *, out: str | Path | None = None) -> dict[str, Any]:
+    """Bring back the exact bytes of what a stage made; with `out`, a copy of its artifact too. See `limbeck.pipeline.history`."""
+    from limbeck.pipeline import history
+
+    return history.rollback(Path(folder), to, out=Path(out) if out else None)
+
+
+def gc(folder: str | Path, *, delete: bool = False) -> dict[str, Any]:
+    """What no record of a run needs; deleted only on request. See `limbeck.pipeline.history`."""
+    from limbeck.pipeline import history
+
+    return history.gc(Path(folder), delete=delete)
+
+
+def diff(a: str | Path, b: str | Path) -> dict[str, Any]:
+    """What changed between two runs, or two stages (RUN@STAGE): plan, config, edits, evidence, verdicts, environment."""
+    from limbeck.pipeline import difference
+
+    return difference.diff(str(a), str(b))
+
+
+def verify(folder: str | Path) -> dict[str, Any]:
+    """Hash every byte of a run's evidence; each file that doesn't hold is named. exit_code 0 clean, 3 if anything is wrong."""
+    from limbeck.pipeline import verify as verifying
+
+    return verifying.verify(Path(folder))
+
+
+def export_run(folder: str | Path, file: str | Path) -> dict[str, Any]:
+    """A whole run as one zip; equal runs give equal bytes."""
+    from limbeck.pipeline import transfer
+
+    return transfer.export_run(Path(folder), Path(file))
+
+
+def import_run(file: str | Path, *, root: str | Path = "runs", name: str | None = None, limit_bytes: int | None = None) -> dict[str, Any]:
+    """Place an exported run below `root`, every byte of it checked first; whole, or not at all."""
+    from limbeck.pipeline import transfer
+
+    return transfer.import_run(Path(file), root=Path(root), name=name, limit_bytes=transfer.DEFAULT_LIMIT if limit_bytes is None else limit_bytes)
 
 
 def evaluate(

@@ -30,6 +30,7 @@ from limbeck.mechanics.build import rebuild, teacher_candidate
 from limbeck.mechanics.data import arguments, batch_of, example, feed, predict
 from limbeck.mechanics.objective import Term
 from limbeck.mechanics.signals import LiveTeacher
+from limbeck.mechanics.taps import PREFIX
 from limbeck.pipeline.context import FileCheckpoint, QuietLog, RunContext, StageRng
 from limbeck.runtimes import parity
 from limbeck.runtimes.card import Runtime
@@ -241,14 +242,15 @@ def check_term(term: Term, *, task: Task | None = None) -> None:
     student, teacher = (torch.randn(6, 4, generator=generator, requires_grad=True) for _ in range(2))
     batch = batch_of(task, "train", range(6))
     copies = [t.detach().clone() for t in (student, teacher)]
-    loss = term.function(task, {"logits": student}, {"logits": teacher}, batch)
+    given = lambda value, taps: {"logits": value, **{PREFIX + path: value for path in taps}}  # noqa: E731
+    loss = term.function(task, given(student, term.student_taps), given(teacher, term.teacher_taps), batch)
     _holds(loss.dim() == 0 and math.isfinite(loss.item()), f"{term.name} must give a finite scalar, got {loss}")
     loss.backward()
     _holds(student.grad is not None and bool(student.grad.abs().sum() > 0), f"{term.name} gives the student no gradient")
     _holds(teacher.grad is None, f"{term.name} sends a gradient into the teacher")
     _holds(all(torch.equal(c, t.detach()) for c, t in zip(copies, (student, teacher), strict=True)), f"{term.name} changes what it is given")
     if term.teacher:
-        same = term.function(task, {"logits": student.detach()}, {"logits": student.detach()}, batch)
+        same = term.function(task, given(student.detach(), term.student_taps), given(student.detach(), term.teacher_taps), batch)
         _holds(abs(float(same)) < 1e-6, f"{term.name} must be 0 where student and teacher agree, got {float(same)}")
 
 

@@ -25,7 +25,7 @@ def test_lists_are_sorted_and_complete():
     names = [card_of(f).name for f in techniques.ALL]
     assert names == sorted(names) == ["distill", "prune", "quantize"]
     assert [r.name for r in RUNTIMES] == sorted(r.name for r in RUNTIMES) == ["onnxruntime", "torch"]
-    assert [t.__name__ for t in terms.ALL] == sorted(t.__name__ for t in terms.ALL) == ["kd", "logit_mse", "task_loss"]
+    assert [t.__name__ for t in terms.ALL] == sorted(t.__name__ for t in terms.ALL) == ["kd", "logit_mse", "similarity_preserving", "task_loss"]
 
 
 def test_every_decorated_function_stands_in_the_list():

@@ -8,6 +8,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 from rich.table import Table
 
 COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "ANOMALOUS": "magenta", "UNVERIFIED": "yellow", "REFUSED": "red"}
@@ -15,6 +16,15 @@ COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "ANOMALOUS"
 
 def console() -> Console:
     return Console(highlight=False)
+
+
+def plain(data: Any) -> Any:
+    """The same data, its text free of what rich would read as markup: names and messages come from outside."""
+    if isinstance(data, Mapping):
+        return {k: plain(v) for k, v in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [plain(v) for v in data]
+    return escape(data) if isinstance(data, str) else data
 
 
 def status_text(status: str | None) -> str:
@@ -86,7 +96,7 @@ def verdicts_table(verdicts: Sequence[Mapping[str, Any]]) -> Table:
 
 def run(data: Mapping[str, Any]) -> None:
     """A run's summary."""
-    out = console()
+    out, data = console(), plain(data)
     if data["verdict"] is None:
         out.print(f"[bold]{data['run']}[/bold] is under way, or was interrupted:")
         for event in data["events"]:
@@ -113,7 +123,7 @@ def run(data: Mapping[str, Any]) -> None:
 
 def judged(data: Mapping[str, Any]) -> None:
     """What `evaluate` and `compare` found."""
-    out = console()
+    out, data = console(), plain(data)
     where = f"{data['target']['runtime']}, {data['target']['threads']} thread(s), batch {data['target']['batch']}"
     names = ["baseline", "candidate"] if len(data["subjects"]) == 2 else ["subject"]
     out.print(models_table(f"On {data['split'] or 'random inputs'}; {where}", list(zip(names, data["subjects"], strict=True)), width=out.width))

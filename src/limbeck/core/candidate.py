@@ -44,8 +44,8 @@ class Blueprint:
             data = json.loads(text)
             version, base, edits = data["version"], data["base"], data["edits"]
             factory, kwargs = base["factory"], base["kwargs"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{where} is not a blueprint ({error}). It needs version, base.factory, base.kwargs and edits.") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ConfigError(f"{where} is not a blueprint ({type(error).__name__}: {error}). It needs version, base.factory, base.kwargs and edits.") from error
         if version != BLUEPRINT_VERSION:
             raise ConfigError(f"{where}.version must be {BLUEPRINT_VERSION}, got {version!r}. It was written by another limbeck; use that version.")
         if not isinstance(factory, str) or not isinstance(kwargs, dict) or not isinstance(edits, list) or not all(isinstance(e, dict) for e in edits):

@@ -26,7 +26,11 @@ class LimbeckError(Exception):
 
 
 class ConfigError(LimbeckError):
-    """A value in a config, a contract or a file breaks its rule."""
+    """A value in a config, a contract or a file breaks its rule. `path`: what was read, then the keys that lead to the value."""
+
+    def __init__(self, message: str, *, path: tuple[str | int, ...] = ()):
+        super().__init__(message)
+        self.path = path
 
 
 class TaskError(LimbeckError):

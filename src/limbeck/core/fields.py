@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from limbeck.core.errors import ConfigError, near
 
 T = TypeVar("T")
+Keys = tuple[str | int, ...]  # what opens a message, then the keys and positions that lead to a value
+DEEPEST = 32  # levels of a table without a form of its own
+LARGEST = 2**63  # whole numbers lie below it, on both sides
+QUANTITY = re.compile(r"\s*([+-]?\d{1,19}(?:\.\d{1,19})?)\s*([^\W\d_]+|%)\s*")
 SCALARS: dict[type, tuple[str, str]] = {bool: ("true or false", "boolean"), int: ("a whole number", "integer"), float: ("a number", "number"), str: ("text", "string")}
 
 
@@ -45,6 +51,18 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Unit:
+    """A quantity that may also be written as text with a unit, as in "3 ms". `scales`: what one of each unit is, in the field's own."""
+
+    scales: tuple[tuple[str, str], ...]
+    example: str
+
+    @property
+    def names(self) -> str:
+        return ", ".join(name for name, _ in self.scales)
+
+
+@dataclass(frozen=True)
 class Hint:
     """The way out, shown when the value breaks the rule."""
 
@@ -62,10 +80,11 @@ class Field:
     constraints: tuple[Range, ...]
     hint: str
     doc: str
+    unit: Unit | None = None
 
     @property
     def type_name(self) -> str:
-        return _type_name(self.type)
+        return _type_name(self.type) + (f', or text as in "{self.unit.example}"' if self.unit else "")
 
     @property
     def rule(self) -> str:
@@ -91,36 +110,81 @@ def _field(raw: dataclasses.Field, hint: Any) -> Field:
         constraints=tuple(e for e in extras if isinstance(e, Range)),
         hint=" ".join(e.text for e in extras if isinstance(e, Hint)),
         doc=" ".join(e for e in extras if isinstance(e, str)),
+        unit=next((e for e in extras if isinstance(e, Unit)), None),
     )
 
 
 def parse(config: type[T], data: Any, *, where: str) -> T:
     """A config from plain data (TOML, JSON), checked. `where` opens each message, as in `prune.ratio must be …`.
 
-    Raises: ConfigError for an unknown key, a missing one, a wrong type or a value outside its range.
+    Raises: ConfigError for an unknown key, a missing one, a wrong type or unit, or a value outside its range; its `path` leads there.
     """
-    if isinstance(data, config):
-        return validate(data, where=where)
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{where} must be a table of options, got {data!r}. Write its options as keys.")
-    known = {f.name: f for f in fields_of(config)}
-    for key in data:
-        if key not in known:
-            raise ConfigError(f"{where}.{key} is not an option, got {data[key]!r}. {near(str(key), known)}")
-    values = {}
-    for field in known.values():
-        if field.name in data:
-            values[field.name] = _convert(field.type, data[field.name], field, where=f"{where}.{field.name}")
-        elif field.required:
-            raise ConfigError(f"{where}.{field.name} is missing; it is {field.type_name}: {field.doc}. Add it.")
-    return validate(config(**values), where=where)
+    return _parse(config, data, (where,))
 
 
 def validate(config: T, *, where: str) -> T:
     """The same config, if each value has its type and keeps its constraints (dataclasses inside it too)."""
+    return _validate(config, (where,))
+
+
+def _parse(config: type[T], data: Any, path: Keys) -> T:
+    if isinstance(data, config):
+        return _validate(data, path)
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{_place(path)} must be a table of options, got {data!r}. Write its options as keys.", path=path)
+    known = {f.name: f for f in fields_of(config)}
+    for key in data:
+        if key not in known:
+            raise ConfigError(f"{_place((*path, str(key)))} is not an option, got {data[key]!r}. {near(str(key), known)}", path=(*path, str(key)))
+    values = {}
+    for field in known.values():
+        own = (*path, field.name)
+        if field.name in data:
+            value = data[field.name]
+            values[field.name] = _convert(field.type, _quantity(value, field, own) if field.unit and isinstance(value, str) else value, field, own)
+        elif field.required:
+            raise ConfigError(f"{_place(own)} is missing; it is {field.type_name}: {field.doc}. Add it.", path=path)
+    try:
+        made = config(**values)
+    except ConfigError as error:  # a rule over several values, which the config holds itself
+        raise ConfigError(str(error), path=(*path, *error.path[1:])) from error
+    return _validate(made, path)
+
+
+def _validate(config: T, path: Keys) -> T:
     for field in fields_of(type(config)):
-        _convert(field.type, getattr(config, field.name), field, where=f"{where}.{field.name}")
+        _convert(field.type, getattr(config, field.name), field, (*path, field.name))
     return config
+
+
+def _place(path: Keys) -> str:
+    return str(path[0]) + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path[1:])
+
+
+def _wrong(path: Keys, rule: str, value: Any, way: str) -> ConfigError:
+    return ConfigError(f"{_place(path)} must be {rule}, got {_short(value)}. {way}".strip(), path=path)
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a number with more digits than Python prints
+        return "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _quantity(text: str, field: Field, path: Keys) -> int | float:
+    """Text such as "5 MB" as a number in the field's own unit."""
+    unit = field.unit or Unit((), "")
+    found, scales = QUANTITY.fullmatch(text), dict(unit.scales)
+    if not found or found[2] not in scales:
+        raise _wrong(path, f"a number, or text in {unit.names}", text, f'Write it as in "{unit.example}".')
+    amount = Fraction(found[1]) * Fraction(scales[found[2]])
+    if int not in (field.type, *get_args(field.type)):
+        return float(amount)
+    if amount.denominator != 1:
+        raise _wrong(path, f"a whole number of {unit.scales[0][0]}", text, f'Write it as in "{unit.example}".')
+    return int(amount)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -133,6 +197,9 @@ def json_schema(config: type) -> dict[str, Any]:
     properties = {}
     for field in fields_of(config):
         schema = _schema(field.type)
+        if field.unit:
+            text = {"type": "string", "pattern": f"^ *[+-]?[0-9]+([.][0-9]+)? *({'|'.join(name for name, _ in field.unit.scales)}) *$"}
+            schema = {"anyOf": [*schema.get("anyOf", [schema]), text]}
         for rule in field.constraints:
             if rule.low is not None:
                 schema["minimum" if rule.closed in ("both", "left") else "exclusiveMinimum"] = rule.low
@@ -168,7 +235,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
 
 
-def _convert(kind: Any, value: Any, field: Field, *, where: str) -> Any:
+def _convert(kind: Any, value: Any, field: Field, path: Keys) -> Any:
     """`value` as `kind`, or a ConfigError; range rules apply to numbers, also inside tuples."""
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
@@ -177,39 +244,67 @@ def _convert(kind: Any, value: Any, field: Field, *, where: str) -> Any:
         kinds = [a for a in args if a is not type(None)]
         for option in kinds[:-1]:
             try:
-                return _convert(option, value, field, where=where)
+                return _convert(option, value, field, path)
             except ConfigError:
                 continue
-        return _convert(kinds[-1], value, field, where=where)
+        return _convert(kinds[-1], value, field, path)
     if kind is Any:
-        return value
+        return _plain_data(value, path)
     if origin is Literal:
-        if value not in args:
-            raise ConfigError(f"{where} must be one of {', '.join(map(repr, args))}, got {value!r}. {field.hint or near(str(value), map(str, args))}".strip())
+        if not isinstance(value, (str, int, float)) or value not in args:
+            raise _wrong(path, f"one of {', '.join(map(repr, args))}", value, field.hint or near(str(value), map(str, args)))
         return value
     if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} must be a list, got {value!r}. {field.hint or 'Write it in brackets.'}")
-        inner = args[0] if len(args) == 2 and args[1] is Ellipsis else None
-        if inner is None and len(args) != len(value):
-            raise ConfigError(f"{where} must have {len(args)} entries, got {len(value)}.")
-        return tuple(_convert(inner or args[i], v, field, where=f"{where}[{i}]") for i, v in enumerate(value))
+        return _entries(value, args, field, path)
     if kind is dict or origin in (dict, Mapping) or getattr(origin, "__name__", "") == "Mapping":
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} must be a table, got {value!r}. {field.hint or 'Write it as key = value pairs.'}")
-        return {k: _convert(args[1], v, field, where=f"{where}.{k}") for k, v in value.items()} if args else dict(value)
+            raise _wrong(path, "a table", value, field.hint or "Write it as key = value pairs.")
+        return {k: _convert(args[1], v, field, (*path, str(k))) for k, v in value.items()} if args else dict(value)
     if dataclasses.is_dataclass(kind):
-        return parse(typing.cast(type, kind), value, where=where)
-    return _scalar(kind, value, field, where=where)
+        return _parse(typing.cast(type, kind), value, path)
+    return _scalar(kind, value, field, path)
 
 
-def _scalar(kind: Any, value: Any, field: Field, *, where: str) -> Any:
+def _plain_data(value: Any, path: Keys) -> Any:
+    """`value`, if it is what JSON can say too: a config is kept with the run, and hashed."""
+    if len(path) > DEEPEST:
+        raise ConfigError(f"{_place(path[:4])}… is nested more than {DEEPEST} levels deep. Make it flatter.", path=path[:4])
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _plain_data(inner, (*path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            _plain_data(inner, (*path, number))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise _wrong(path, "a finite number", value, "JSON has no other.")
+    elif value is not None and not isinstance(value, (str, bool, int, float)):
+        raise _wrong(path, "text, a number, true, false, a list or a table", value, "Write it as text.")
+    return value
+
+
+def _entries(value: Any, args: tuple, field: Field, path: Keys) -> tuple:
+    if isinstance(value, str) or not isinstance(value, (list, tuple)):
+        raise _wrong(path, "a list", value, field.hint or "Write it in brackets.")
+    inner = args[0] if len(args) == 2 and args[1] is Ellipsis else None
+    if inner is None and len(args) != len(value):
+        raise ConfigError(f"{_place(path)} must have {len(args)} entries, got {len(value)}.", path=path)
+    return tuple(_convert(inner or args[i], v, field, (*path, i)) for i, v in enumerate(value))
+
+
+def _scalar(kind: Any, value: Any, field: Field, path: Keys) -> Any:
+    way = field.hint or field.doc
     right = isinstance(value, kind) or (kind is float and isinstance(value, int))
     if not right or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"{where} must be {SCALARS.get(kind, (kind.__name__, ''))[0]}, got {value!r}. {field.hint or field.doc}".strip())
+        raise _wrong(path, SCALARS.get(kind, (kind.__name__, ""))[0], value, way)
+    if isinstance(value, int) and not -LARGEST < value < LARGEST:
+        raise _wrong(path, "a number below 2^63", value, way)
+    if isinstance(value, str) and "\0" in value:
+        raise _wrong(path, "text without NUL", value, way)
     for rule in field.constraints:
         if isinstance(value, (int, float)) and not rule.admits(value):
-            raise ConfigError(f"{where} must be {rule}, got {value!r}. {field.hint or field.doc}".strip())
+            raise _wrong(path, str(rule), value, way)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong(path, "a finite number", value, way)
     return float(value) if kind is float else value
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from limbeck.core.contract import FRACTION, PERCENT, TOO_GOOD
 from limbeck.core.errors import Refusal
 from limbeck.core.facts import Fact
-from limbeck.core.fields import Hint, Range
+from limbeck.core.fields import Range
 from limbeck.core.technique import Card
 
 
@@ -40,7 +41,7 @@ class Gate:
     """What a stage must show on validation before the run goes on from it."""
 
     retention: Annotated[
-        float | None, Range(0, None), Hint("It is a fraction; for 97 % write 0.97."), "lower bound against the baseline; none: an even share of what the contract leaves"
+        float | None, Range(0, TOO_GOOD), FRACTION, PERCENT, "lower bound against the baseline; none: an even share of what the contract leaves"
     ] = None
     speedup: Annotated[float, Range(0, None), "how much faster (p50) than its input pays"] = 1.2
     shrink: Annotated[float, Range(0, None), "how much smaller than its input pays"] = 2.0

@@ -33,6 +33,10 @@ class Signals(Protocol):
         """Outputs by name for these samples under this view, without gradient. The arguments are already viewed."""
         ...
 
+    def tapped(self, paths: tuple[str, ...]) -> Signals:
+        """A source that also gives the outputs of these modules of the teacher, as "tap:<path>"."""
+        ...
+
 
 class Rng(Protocol):
     """The only randomness that a technique draws, derived from the run's seed and the stage."""

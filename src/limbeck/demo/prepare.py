@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from limbeck.core.errors import TaskError
+from limbeck.core.files import sync_folder, write
 from limbeck.core.require import require
 
 SOURCE = Path(__file__).parent / "digits"
@@ -24,14 +24,17 @@ def prepare(folder: Path, *, quick: bool, log: Any) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for source in SOURCE.glob("*.*"):
             if source.suffix in (".py", ".toml") and not (folder / source.name).exists():
-                shutil.copy(source, folder / source.name)
+                write(folder / source.name, source.read_bytes())
     except OSError as error:
         raise TaskError(f"the demo's folder {folder} can't be written: {error.strerror}. Choose another with --folder.") from error
     weights = folder / "teacher.safetensors"
     if not weights.exists():
         start = time.monotonic()
         log.event("note", text="training the demo's teacher: what a user brings is made here first")
-        _module(folder / "task.py").train_teacher(weights)
+        half = folder / ".teacher.safetensors.tmp"  # a killed training leaves no half of a teacher
+        _module(folder / "task.py").train_teacher(half)
+        half.replace(weights)
+        sync_folder(folder)
         log.event("note", text=f"teacher trained in {time.monotonic() - start:.0f} s")
     return folder / ("quick.toml" if quick else "limbeck.toml")
 

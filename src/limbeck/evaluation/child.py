@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,6 +27,7 @@ from limbeck.runtimes import runtime
 from limbeck.runtimes.card import Session
 
 WARM_UP = 3  # inferences of each session before the first turn
+MOST_BLOCKS = 1000  # rounds: more settle nothing that these don't, and fill disks
 PROC = Path("/proc/self")
 
 
@@ -34,12 +36,19 @@ def main() -> None:
     answer_to = os.dup(1)
     os.dup2(2, 1)
     request = json.load(sys.stdin)
+    threading.Thread(target=_end_with_parent, args=(request["alive"],), daemon=True).start()
     try:
         answer = {"peak_memory": peak_memory, "latency": latency}[request["measure"]](request)
     except LimbeckError as error:
         answer = {"error": type(error).__name__, "message": str(error)}
     with os.fdopen(answer_to, "w") as stream:
         json.dump(answer, stream)
+
+
+def _end_with_parent(pipe: int) -> None:
+    """The parent holds the other end of this pipe and never writes: when it dies, however it dies, the read comes back."""
+    os.read(pipe, 1)
+    os._exit(1)
 
 
 def _feed(request: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -85,14 +94,15 @@ def take_turns(
 ) -> tuple[list[list[list[float]]], list[float]]:
     """A B C A B C: each turn is one inference that isn't counted and `block` that are.
 
-    Ends when `min_blocks` rounds are done and `seconds` for each of the runs have gone by; every run has equally many blocks.
+    Ends when `min_blocks` rounds are done and `seconds` for each of the runs have gone by, or there are MOST_BLOCKS; every run
+    has equally many blocks.
 
     Returns: for each run its blocks of milliseconds, and the share of its turns' time that the process waited for a CPU.
     """
     blocks: list[list[list[float]]] = [[] for _ in runs]
     lost, spent = [0] * len(runs), [0] * len(runs)
     start = clock()
-    while len(blocks[0]) < min_blocks or clock() - start < seconds * 1e9 * len(runs):
+    while len(blocks[0]) < min_blocks or (len(blocks[0]) < MOST_BLOCKS and clock() - start < seconds * 1e9 * len(runs)):
         for index, run in enumerate(runs):
             waited, turn = waiting(), clock()
             run()

@@ -9,13 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from limbeck.core.contract import Contract
+from limbeck.core.contract import TOO_GOOD, Contract
 from limbeck.core.evidence import Evidence, Latency, Retention, Status, Verdict
 from limbeck.core.metric import Metric
 from limbeck.core.plan import Gate
 from limbeck.stats.latency import median_ratio, percentile, percentile_verdict, samples_needed
 
-TOO_GOOD = 1.05  # a lower bound of retention above this is an anomaly, not a success
 SLACK = 0.95  # "not slower" is shown when the interval of the speedup lies above this
 
 

@@ -8,19 +8,23 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from limbeck.core.candidate import Artifact
-from limbeck.core.errors import ArtifactError, ConfigError, MissingLibrary
+from limbeck.core.errors import ArtifactError, ConfigError, Interrupted, MissingLibrary
 from limbeck.core.evidence import Latency
 from limbeck.runtimes import runtime
 
 DISTURBED = 0.05  # of the time of its turns that the process waited for a CPU that another had
+PAUSE_MS, PAUSE_TIMES = 250.0, 20  # one inference this long, and this much longer than the median: the machine stood still
+POLL_S = 0.1  # how often a stop is looked for while a child measures
 TIMEOUT_S = 900.0
 CHUNK = 1 << 20
 
@@ -34,6 +38,7 @@ def latency(
     block: int = 5,
     min_blocks: int = 20,
     timeout_s: float = TIMEOUT_S,
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[Latency]:
     """Milliseconds of single inferences of artifacts that take turns (A B C A B C) in one fresh process.
 
@@ -42,21 +47,31 @@ def latency(
     by side. Collection of garbage is off. What is timed is the session's call: numpy arrays in, numpy arrays out.
 
     `disturbed`: for more than 5 % of the time of its turns the process was ready to run and another had the CPU (Linux: run
-    queue delay of all its threads; elsewhere, with one thread, wall time without CPU time).
+    queue delay of all its threads; elsewhere, with one thread, wall time without CPU time), or one inference took over 250 ms
+    and 20 times the median (the machine slept, or the process was held).
 
     Raises: ArtifactError if an artifact can't be loaded or run, brings its process down, or takes longer than `timeout_s`;
-        ConfigError if a number is out of its range.
+        ConfigError if a number is out of its range; Interrupted when `stop` says so: the process is ended, nothing is kept.
     """
     for name, value in {"threads": threads, "block": block, "min_blocks": min_blocks}.items():
         if value < 1:
             raise ConfigError(f"latency.{name} must be at least 1, got {value}. Leave it out for the default.")
     if not artifacts:
         return []
-    answer = _answer(artifacts, feed, threads=threads, timeout_s=timeout_s, request={"measure": "latency", "seconds": seconds, "block": block, "min_blocks": min_blocks})
-    return [Latency(blocks=tuple(tuple(samples) for samples in blocks), disturbed=waited > DISTURBED) for blocks, waited in zip(answer["blocks"], answer["waited"], strict=True)]
+    request = {"measure": "latency", "seconds": seconds, "block": block, "min_blocks": min_blocks}
+    answer = _answer(artifacts, feed, threads=threads, timeout_s=timeout_s, stop=stop, request=request)
+    taken = zip(answer["blocks"], answer["waited"], strict=True)
+    return [Latency(blocks=tuple(tuple(samples) for samples in blocks), disturbed=waited > DISTURBED or _paused(blocks)) for blocks, waited in taken]
 
 
-def peak_memory(artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: int, runs: int = 10, timeout_s: float = TIMEOUT_S) -> int:
+def _paused(blocks: Sequence[Sequence[float]]) -> bool:
+    samples = [s for block in blocks for s in block]
+    return max(samples) > max(PAUSE_MS, PAUSE_TIMES * median(samples))
+
+
+def peak_memory(
+    artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: int, runs: int = 10, timeout_s: float = TIMEOUT_S, stop: Callable[[], bool] = lambda: False
+) -> int:
     """Resident bytes, at their peak, of loading an artifact and running it, above an empty session of its runtime; ≥ 0.
 
     One fresh process imports the runtime, reads the feed, opens and runs the runtime's empty artifact, and sets its peak back;
@@ -69,7 +84,8 @@ def peak_memory(artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: 
         raise ConfigError(f"peak_memory.runs must be at least 1, got {runs}. Leave it out for the default.")
     with tempfile.TemporaryDirectory() as folder:
         empty = runtime(artifact.runtime).empty(Path(folder))
-        return int(_answer([artifact], feed, threads=threads, timeout_s=timeout_s, request={"measure": "peak_memory", "empty": str(empty.path), "runs": runs})["bytes"])
+        request = {"measure": "peak_memory", "empty": str(empty.path), "runs": runs}
+        return int(_answer([artifact], feed, threads=threads, timeout_s=timeout_s, stop=stop, request=request)["bytes"])
 
 
 def download_bytes(artifact: Artifact) -> int:
@@ -84,7 +100,9 @@ def download_bytes(artifact: Artifact) -> int:
     return total
 
 
-def _answer(artifacts: Sequence[Artifact], feed: Mapping[str, np.ndarray], *, threads: int, timeout_s: float, request: dict[str, Any]) -> dict[str, Any]:
+def _answer(
+    artifacts: Sequence[Artifact], feed: Mapping[str, np.ndarray], *, threads: int, timeout_s: float, stop: Callable[[], bool], request: dict[str, Any]
+) -> dict[str, Any]:
     """What a fresh child says to a request. Raises: the LimbeckError that it answers with, or ArtifactError if it doesn't answer."""
     for name, value in feed.items():
         if value.dtype.kind not in "iufb":
@@ -97,17 +115,48 @@ def _answer(artifacts: Sequence[Artifact], feed: Mapping[str, np.ndarray], *, th
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         command = [sys.executable, "-P", "-m", "limbeck.evaluation.child"]  # -P: a numpy.py in the user's folder isn't numpy
         try:
-            done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, errors="replace", env=environment, timeout=timeout_s, check=False)
+            done = _ended(command, request, environment=environment, timeout_s=timeout_s, stop=stop)
         except subprocess.TimeoutExpired as error:
             raise ArtifactError(
                 f"{_on(at, artifacts)}: measuring took longer than {timeout_s:g} s. Lower seconds, block or min_blocks, use a smaller batch, or raise timeout_s."
             ) from error
+        except BlockingIOError as error:  # too many processes, or no memory for one more
+            raise ArtifactError(f"{_on(at, artifacts)}: no process to measure in can be started: {error.strerror}. Close what else runs here.") from error
         if done.returncode != 0:
             raise ArtifactError(f"{_on(at, artifacts)} brought its process down: {_ending(done.returncode)}. {_last_line(done.stderr)}")
     answer = json.loads(done.stdout)
     if "error" in answer:
         raise next((e for e in (ConfigError, MissingLibrary) if e.__name__ == answer["error"]), ArtifactError)(answer["message"])
     return answer
+
+
+def _ended(command: Sequence[str], request: Mapping[str, Any], *, environment: Mapping[str, str], timeout_s: float, stop: Callable[[], bool]) -> subprocess.CompletedProcess[str]:
+    """The child at its end. It is of a session of its own, so that Ctrl-C reaches it through us alone, and ends when we do.
+
+    Raises: TimeoutExpired; Interrupted. The child is gone then.
+    """
+    alive, ours = os.pipe()
+    said: str | None = json.dumps({**request, "alive": alive})
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+    deadline = time.monotonic() + timeout_s
+    try:
+        with subprocess.Popen(command, env=environment, pass_fds=(alive,), start_new_session=True, **pipes) as process:
+            try:
+                while True:
+                    try:
+                        out, err = process.communicate(said, timeout=POLL_S)
+                        return subprocess.CompletedProcess(command, process.returncode, out, err)
+                    except subprocess.TimeoutExpired:
+                        said = None
+                    if stop():
+                        raise Interrupted("stopped in a measurement; it is taken anew. Run the same command again to go on.")
+                    if time.monotonic() > deadline:
+                        raise subprocess.TimeoutExpired(command, timeout_s)
+            finally:
+                process.kill()
+    finally:
+        os.close(alive)
+        os.close(ours)
 
 
 def _on(at: Path, artifacts: Sequence[Artifact]) -> str:

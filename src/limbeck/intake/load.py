@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import linecache
 import sys
-import traceback
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.core.errors import TaskError, near
+from limbeck.core.foreign import own_line
 from limbeck.core.task import Task
 
 MARK = "__limbeck_folder__"  # on a module that a task's file brought in: the folder that it came from
@@ -103,5 +103,4 @@ def _run(call: Callable[[], Any], path: Path) -> Any:
 def _line(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: `{(error.text or '').strip()}`"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(path.parent)]
-    return f"{frames[-1].filename}:{frames[-1].lineno}: `{frames[-1].line}`" if frames else str(path)
+    return own_line(error) or str(path)

@@ -11,6 +11,7 @@ from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import ConfigError
 from limbeck.core.fields import Hint, Range, parse
 from limbeck.core.plan import Stage
+from limbeck.intake.places import located
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ def read_runfile(path: Path) -> RunFile:
         raise ConfigError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}. Mend that place.") from error
-    return parse(RunFile, data, where=path.name)
+    except (ValueError, RecursionError) as error:  # bad TOML is a ValueError; a number or a nest that Python gives up on isn't called bad TOML
+        reason = str(error) if isinstance(error, ValueError) else "its lists or tables are nested too deep"
+        raise ConfigError(f"{path} is not TOML: {reason}. Mend that place.") from error
+    with located(path):
+        return parse(RunFile, data, where=path.name)

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from limbeck.core.candidate import Blueprint, Candidate, TorchForm
 from limbeck.core.errors import ConfigError, ReplayError, TaskError, near
+from limbeck.core.foreign import users_code
 from limbeck.core.task import Task, Weights
 from limbeck.mechanics import families
 from limbeck.mechanics.data import predict
 from limbeck.mechanics.edits import replay
+
+MOST_ELEMENTS = 1 << 28  # numbers in a family's model: 1 GiB in float32
 
 
 class Ensemble(nn.Module):
@@ -53,7 +56,7 @@ def base(blueprint: Blueprint, task: Task) -> nn.Module:
     """What the blueprint's factory makes, before any edit."""
     scheme, _, name = blueprint.factory.partition(":")
     if scheme == "limbeck":
-        return families.family(name)(**blueprint.kwargs)
+        return _family(name, blueprint.kwargs)
     if scheme != "task" or not name:
         raise ConfigError(f"blueprint.base.factory must be 'task:<model>' or 'limbeck:<family>', got {blueprint.factory!r}. {near(scheme, ('task', 'limbeck'))}")
     made = task.model(name)
@@ -62,8 +65,26 @@ def base(blueprint: Blueprint, task: Task) -> nn.Module:
     return _made(made, blueprint, name)
 
 
+def _family(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """A family's model, sized without memory first: a wrong number would take gigabytes before anything could object."""
+    make = families.family(name)
+    try:
+        with torch.device("meta"):
+            elements = sum(t.numel() for t in make(**kwargs).state_dict().values())
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise ConfigError(f"limbeck:{name} can't be built from {_shown(kwargs)}: {error}. See docs/techniques/distill.md for its options.") from error
+    if elements > MOST_ELEMENTS:
+        raise ConfigError(f"limbeck:{name} of {_shown(kwargs)} would have {elements:,} numbers, more than {MOST_ELEMENTS:,}. Make it smaller, or bring a model in Task.models.")
+    return make(**kwargs)
+
+
+def _shown(kwargs: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} = {str(v)[:40]}" for k, v in kwargs.items())[:200] or "nothing"
+
+
 def _made(factory: Any, blueprint: Blueprint, name: str) -> nn.Module:
-    model = factory(**blueprint.kwargs)
+    with users_code(f"Task.models['{name}']({_shown(blueprint.kwargs) if blueprint.kwargs else ''})", always=True):
+        model = factory(**blueprint.kwargs)
     if not isinstance(model, nn.Module):
         raise TaskError(f"Task.models['{name}'] must give an nn.Module, got {type(model).__name__}. Name a function that builds one.")
     return model
@@ -145,8 +166,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise TaskError(f"there is no weights file {path}. Paths in Task.weights are relative to the task's own file.")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise TaskError(f"{path} can't be read as plain tensors: {str(error).splitlines()[0]}. Save the state dict as safetensors.") from error
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, OSError) as error:
+        raise TaskError(f"{path} can't be read as plain tensors: {(str(error) or type(error).__name__).splitlines()[0]}. Save the state dict as safetensors.") from error
     if isinstance(state, dict):
         state = state.get("state_dict", state)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):

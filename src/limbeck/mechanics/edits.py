@@ -6,6 +6,7 @@ library to replay. Other kinds change what a module is and are explicit; each is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,12 @@ from limbeck.core.errors import ReplayError, near
 from limbeck.mechanics import quantizers
 
 Edit = Mapping[str, Any]
+DAMAGED = "The blueprint was damaged or written by another version."
+MOST_AXES = 8
+MOST_GROWTH = 8  # times the model's own numbers that reshapes may ask for in all
+SMALL_ELEMENTS = 1 << 22  # what they may always ask for
+LARGEST_SIZE = 1 << 48
+PLAIN = (int, float, str, bool)
 Snapshot = dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]]
 
 
@@ -29,9 +36,8 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    plain = (int, float, str, bool)
     public = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in public.items() if isinstance(v, plain) or (isinstance(v, tuple) and all(isinstance(i, plain) for i in v))}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in public.items() if isinstance(v, PLAIN) or (isinstance(v, tuple) and all(isinstance(i, PLAIN) for i in v))}
 
 
 def capture(before: Snapshot, model: nn.Module) -> tuple[Edit, ...]:
@@ -56,24 +62,46 @@ def capture(before: Snapshot, model: nn.Module) -> tuple[Edit, ...]:
 
 
 def _reshape(model: nn.Module, edits: list[Edit]) -> None:
+    sizes: dict[tuple[str, str], tuple[int, ...]] = {}  # of several reshapes of one tensor the last one counts
+    for edit in edits:
+        module, path = submodule(model, edit["module"]), edit["module"]
+        for key, value in edit["attributes"].items():
+            if key.startswith("_") or key == "training" or key not in vars(module):
+                raise ReplayError(f"module '{path}' has no attribute '{key}' to set. The factory differs from the one that the blueprint was written for.")
+            vars(module)[key] = _fitting(path, key, vars(module)[key], value)
+        for key, shape in edit["tensors"].items():
+            if _tensors(module).get(key) is None:
+                raise ReplayError(f"module '{path}' has no tensor '{key}' to resize. The factory differs from the one that the blueprint was written for.")
+            if not isinstance(shape, (list, tuple)) or len(shape) > MOST_AXES or not all(type(size) is int and 0 <= size < LARGEST_SIZE for size in shape):
+                raise ReplayError(f"tensor '{key}' of '{path}' must have a list of sizes ≥ 0, got {str(shape)[:80]}. {DAMAGED}")
+            sizes[path, key] = tuple(shape)
+    _resize(model, sizes)
+
+
+def _resize(model: nn.Module, sizes: Mapping[tuple[str, str], tuple[int, ...]]) -> None:
+    asked, room = sum(map(math.prod, sizes.values())), max(SMALL_ELEMENTS, MOST_GROWTH * sum(t.numel() for m in model.modules() for t in _tensors(m).values()))
+    if asked > room:  # memory would be taken before the weights could show that they are of other sizes
+        raise ReplayError(f"the edits ask for tensors of {asked:,} numbers, more than {room:,} ({MOST_GROWTH} times what the model has). {DAMAGED}")
     new: dict[int, nn.Parameter] = {}  # id of the old parameter → the new one, so that tied weights stay tied
     kept = []  # keeps the old ones alive while their ids are keys
-    for edit in edits:
-        module = submodule(model, edit["module"])
-        for key, value in edit["attributes"].items():
-            if key not in vars(module):
-                raise ReplayError(f"module '{edit['module']}' has no attribute '{key}' to set. The factory differs from the one that the blueprint was written for.")
-            vars(module)[key] = tuple(value) if isinstance(vars(module)[key], tuple) else value
-        for key, shape in edit["tensors"].items():
-            old = _tensors(module).get(key)
-            if old is None:
-                raise ReplayError(f"module '{edit['module']}' has no tensor '{key}' to resize. The factory differs from the one that the blueprint was written for.")
-            kept.append(old)
-            fresh = torch.full(tuple(shape), float("nan") if old.is_floating_point() else 0, dtype=old.dtype)  # NaN: a missed tensor is loud
-            if isinstance(old, nn.Parameter):
-                setattr(module, key, new.setdefault(id(old), nn.Parameter(fresh, requires_grad=old.requires_grad)))
-            else:
-                module._buffers[key] = fresh
+    for (path, key), shape in sizes.items():
+        module = submodule(model, path)
+        old = _tensors(module)[key]
+        kept.append(old)
+        fresh = torch.full(shape, float("nan") if old.is_floating_point() else 0, dtype=old.dtype)  # NaN: a missed tensor is loud
+        if isinstance(old, nn.Parameter):
+            setattr(module, key, new.setdefault(id(old), nn.Parameter(fresh, requires_grad=old.requires_grad)))
+        else:
+            module._buffers[key] = fresh
+
+
+def _fitting(path: str, key: str, old: Any, new: Any) -> Any:
+    """A new value of an attribute, of the kind that the old one was (None says nothing of its kind)."""
+    number = isinstance(old, (int, float)) and not isinstance(old, bool)
+    kinds: Any = (int, float) if number else (list, tuple) if isinstance(old, tuple) else PLAIN if old is None else type(old)
+    if not isinstance(new, kinds) or (number and isinstance(new, bool)) or not isinstance(new, (*PLAIN, list, tuple)):
+        raise ReplayError(f"attribute '{key}' of '{path}' must be of the kind that it was ({type(old).__name__}), got {str(new)[:80]}. {DAMAGED}")
+    return tuple(new) if isinstance(old, tuple) else new
 
 
 KINDS: dict[str, Callable[[nn.Module, list[Edit]], None]] = {
@@ -91,15 +119,15 @@ def replay(model: nn.Module, edits: tuple[Edit, ...] | list[Edit]) -> nn.Module:
     start = 0
     while start < len(edits):
         kind = edits[start].get("edit")
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ReplayError(f"edit {start} is of kind {kind!r}, which this limbeck doesn't know. {near(str(kind), KINDS)}")
         end = start
         while end < len(edits) and edits[end].get("edit") == kind:
             end += 1
         try:
             KINDS[kind](model, list(edits[start:end]))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ReplayError(f"edit {start} ({kind}) is malformed: {error!r}. The blueprint was damaged or written by another version.") from error
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
+            raise ReplayError(f"edit {start} ({kind}) is malformed: {error!r}. {DAMAGED}") from error
         start = end
     return model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from limbeck.core.errors import ConfigError
 from limbeck.core.task import Task
 from limbeck.core.technique import Signals
 from limbeck.mechanics.data import arguments, named_outputs
+from limbeck.mechanics.taps import tapped, with_taps
 
 Outputs = Mapping[str, Tensor]
 
@@ -22,12 +23,15 @@ class Term:
     """One pull on the student: `function(task, student, teacher, batch) → loss`, a scalar averaged over the batch.
 
     teacher: whether it reads the teacher's outputs. labels: whether it reads the batch's labels.
+    student_taps, teacher_taps: module paths whose outputs it reads, as "tap:<path>" among the outputs.
     """
 
     name: str
     function: Callable[[Task, Outputs, Outputs, Any], Tensor]
     teacher: bool = False
     labels: bool = False
+    student_taps: tuple[str, ...] = ()
+    teacher_taps: tuple[str, ...] = ()
 
     def __rmul__(self, weight: float) -> Objective:
         return Objective(((float(weight), self),))
@@ -72,7 +76,12 @@ class Objective:
         if self.needs_teacher and signals is None:
             names = [t.name for w, t in self.terms if w > 0 and t.teacher]
             raise ConfigError(f"{', '.join(names)} needs a teacher's outputs, got no signals. Give LiveTeacher(task, model) or a cache of one.")
-        return BoundObjective(self, task, signals)
+        wanted = self.taps("teacher_taps")
+        return BoundObjective(self, task, signals.tapped(wanted) if signals and wanted else signals)
+
+    def taps(self, side: Literal["student_taps", "teacher_taps"]) -> tuple[str, ...]:
+        """The module paths that the terms tap on one side, each once."""
+        return tuple(dict.fromkeys(path for weight, term in self.terms if weight > 0 for path in (term.student_taps if side == "student_taps" else term.teacher_taps)))
 
 
 @dataclass(frozen=True)
@@ -87,4 +96,6 @@ class BoundObjective:
         views = np.full(len(ids), view)
         args, kwargs = self.task.views.apply_to(self.task, batch, ids, views) if self.task.views else arguments(self.task, batch)
         teacher = self.signals.teacher(ids, view, args, kwargs) if self.signals and self.objective.needs_teacher else {}
-        return self.objective(self.task, named_outputs(self.task, student(*args, **kwargs)), teacher, batch)
+        with tapped(student, self.objective.taps("student_taps")) as seen:
+            outputs = named_outputs(self.task, student(*args, **kwargs))
+        return self.objective(self.task, with_taps(outputs, seen), teacher, batch)

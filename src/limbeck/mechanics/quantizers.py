@@ -29,6 +29,7 @@ QDQ = torch.ops.quantized_decomposed
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # what walks over its children would call a quantizer as a layer
 FORWARDS = {kind: kind.forward for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)}
 PORTS = ("weight", "in", "out", "operator")
+MOST_BITS = 16
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -158,6 +159,8 @@ def quantize_edits(model: nn.Module, edits: list[Edit]) -> None:
         module = _at(model, edit["module"])
         if edit["port"] not in PORTS:
             raise ReplayError(f"'{edit['module']}' has no port '{edit['port']}'. {near(edit['port'], PORTS)}")
+        if type(edit["bits"]) is not int or not 2 <= edit["bits"] <= MOST_BITS:
+            raise ReplayError(f"a quantizer at '{site_key(edit)}' must have 2 to {MOST_BITS} bits, got {edit['bits']!r}. The blueprint was damaged or written by another version.")
         if edit["port"] == "weight":
             _place_weight(module, edit)
             continue

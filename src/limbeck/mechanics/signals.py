@@ -6,8 +6,8 @@ another name, synced and renamed, so a killed run leaves whole shards or none; w
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from limbeck.core.errors import ConfigError, TaskError
+from limbeck.core.errors import ConfigError, Interrupted, TaskError
+from limbeck.core.files import write
 from limbeck.core.task import Task
-from limbeck.mechanics.data import Reader, arguments, named_outputs
+from limbeck.mechanics.data import Reader, arguments, batch_of, named_outputs
+from limbeck.mechanics.taps import shapes, tapped, with_taps
 
 CACHE_VERSION = 1
 SHARD = 4096  # samples in one file
@@ -32,11 +34,16 @@ class LiveTeacher:
 
     task: Task
     model: nn.Module
+    taps: tuple[str, ...] = ()
+
+    def tapped(self, paths: tuple[str, ...]) -> LiveTeacher:
+        shapes(self.model, paths, *arguments(self.task, batch_of(self.task, "train", [0, 1])))  # refuses a path that isn't there
+        return LiveTeacher(self.task, self.model, (*self.taps, *paths))
 
     def teacher(self, ids: np.ndarray, view: int, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
         self.model.eval()
-        with torch.no_grad():
-            outputs = named_outputs(self.task, self.model(*args, **kwargs))
+        with torch.no_grad(), tapped(self.model, self.taps) as seen:
+            outputs = with_taps(named_outputs(self.task, self.model(*args, **kwargs)), seen)
         for name, value in outputs.items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise TaskError(f"the teacher's output '{name}' holds NaN or Inf for one of the samples {ids[:8].tolist()}. Look at these inputs and at the weights.")
@@ -48,6 +55,7 @@ class CachedTeacher:
     """The answers of `live` to every training sample under each view, kept in `folder`.
 
     identity: what the cache is bound to (weights' hash, data fingerprint, view recipe); a folder of another is refused.
+    stop: asked between batches; True raises Interrupted, and the shards that are whole stay.
     dtype: "float16" halves the bytes and rounds logits to 3 digits; "float32" equals the live teacher.
     """
 
@@ -57,6 +65,7 @@ class CachedTeacher:
     dtype: str = "float16"
     batch_size: int = 256
     progress: Callable[[float, float, str], None] | None = None
+    stop: Callable[[], bool] = lambda: False
     _open: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -70,8 +79,11 @@ class CachedTeacher:
                     f"the teacher's cache {self.folder} was made with another {odd[0]}: {found.get(odd[0])!r}, now {manifest.get(odd[0])!r}. Delete the folder, or use another."
                 )
         else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _replace(path, json.dumps(manifest, sort_keys=True, indent=1).encode())
+            write(path, json.dumps(manifest, sort_keys=True, indent=1).encode())
+
+    def tapped(self, paths: tuple[str, ...]) -> LiveTeacher:
+        """Features aren't cached: with taps the teacher runs live."""
+        return self.live.tapped(paths)
 
     def teacher(self, ids: np.ndarray, view: int, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
         if (self.folder / f"view{view}.json").exists() is False:
@@ -104,16 +116,18 @@ class CachedTeacher:
             if not done.exists():
                 outputs = self._asked(ids, view, reader)
                 for name, value in outputs.items():
-                    _replace_array(self.folder / f"{name}.view{view}.{shard}.npy", value)
-                _replace(done, json.dumps(sorted(outputs)).encode())
+                    write(self.folder / f"{name}.view{view}.{shard}.npy", _array(value))
+                write(done, json.dumps(sorted(outputs)).encode())
             names = json.loads(done.read_text())
             if self.progress:
                 self.progress(float(ids[-1] + 1), float(count), f"teacher's answers to view {view}")
-        _replace(self.folder / f"view{view}.json", json.dumps(names).encode())
+        write(self.folder / f"view{view}.json", json.dumps(names).encode())
 
     def _asked(self, ids: np.ndarray, view: int, reader: Reader) -> dict[str, np.ndarray]:
         task, parts = self.live.task, []
         for start in range(0, len(ids), self.batch_size):
+            if self.stop():
+                raise Interrupted("stopped while the teacher's answers were taken; those that are whole are kept. Run the same command again to go on.")
             part = ids[start : start + self.batch_size]
             batch = reader.batch(part)
             args, kwargs = task.views.apply_to(task, batch, part, np.full(len(part), view)) if task.views else arguments(task, batch)
@@ -125,20 +139,9 @@ class CachedTeacher:
         return {n: torch.cat([p[n] for p in parts]).numpy().astype(self.dtype) for n in floats}
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write under another name, sync, rename: whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
-
-def _replace_array(path: Path, array: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _array(array: np.ndarray) -> bytes:
+    """As the bytes of an `.npy` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from limbeck.core.candidate import Candidate, TorchForm
-from limbeck.core.errors import StageError
+from limbeck.core.errors import ArtifactError, StageError
 from limbeck.core.facts import Fact
 from limbeck.core.fields import parse
 from limbeck.core.plan import START, Training
@@ -22,6 +21,7 @@ from limbeck.mechanics.terms import task_loss
 from limbeck.mechanics.train import fit
 from limbeck.pipeline.examiner import Kept
 from limbeck.pipeline.folder import Run
+from limbeck.pipeline.records import read_record, record
 from limbeck.pipeline.stage import Standing
 from limbeck.pipeline.store import digest, write
 
@@ -38,7 +38,7 @@ def run_control(run: Run, passed: Sequence[Standing]) -> tuple[Kept | None, str]
     try:
         candidate = _product(run, form, training, key)
         return run.examiner.keep(candidate, "the control"), ""
-    except StageError as error:
+    except (StageError, ArtifactError) as error:
         return None, str(error)
 
 
@@ -50,17 +50,13 @@ def _trainings(claims: Mapping[str, Any]) -> list[Training]:
 def _product(run: Run, form: TorchForm, training: Training, key: str) -> Candidate:
     path = run.folder / "stages" / f"{key}.json"
     if path.exists():
-        return run.store.get_candidate(json.loads(path.read_text())["candidate"], run.folder / "scratch")
+        run.checkpoint(key, "control").path.unlink(missing_ok=True)  # a kill may have come between the record and this
+        return run.store.get_candidate(read_record(path)["candidate"], run.folder / "scratch")
     context = run.context("control", key, "control")
     model = _fresh(run, form, context.rng.seed)
     history = fit(model, (1.0 * task_loss()).bind(run.task), training, seed=context.rng.seed, checkpoint=context.checkpoint, log=context.log, note="the control, without a teacher")
     candidate = Candidate(torch_form(model.eval(), form.blueprint, run.task, batch_of(run.task, "train", [0, 1])), START)
-    write(
-        path,
-        json.dumps(
-            {"version": 1, "key": key, "stage": "control", "candidate": run.store.put_candidate(candidate), "claims": {"history": history}}, sort_keys=True, indent=1
-        ).encode(),
-    )
+    write(path, record({"key": key, "stage": "control", "candidate": run.store.put_candidate(candidate), "claims": {"history": history}}))
     context.checkpoint.path.unlink(missing_ok=True)
     return candidate
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,12 @@ from limbeck.evaluation import environment, measure, quality
 from limbeck.evaluation.gates import Examined, percentiles
 from limbeck.mechanics.build import rebuild
 from limbeck.mechanics.data import arguments, batch_of, example, feed, predict
+from limbeck.pipeline.leaving import Leaving
+from limbeck.pipeline.records import read_record, record
 from limbeck.pipeline.store import Store, digest, write
 from limbeck.runtimes import parity, runtime
 
+WORK = {"export": "an export", "rows": "an evaluation", "latency": "a timing", "memory": "a measurement of memory", "twin": "the untrained twin"}
 FLOAT_TOLERANCE = 1e-3  # how far, relative to the largest output, a float artifact may be from its module
 
 
@@ -49,8 +51,9 @@ class Kept:
 class Examiner:
     """Exports candidates to the target and measures their artifacts, once each."""
 
-    def __init__(self, root: Path, store: Store, task: Task, target: Target, fingerprints: Mapping[str, str], log: Log, *, seconds: float, confidence: float):
+    def __init__(self, root: Path, store: Store, task: Task, target: Target, fingerprints: Mapping[str, str], log: Log, *, seconds: float, confidence: float, stop: Callable[[], bool]):
         self._seconds, self._confidence = seconds, confidence
+        self._stop, self._leaving = stop, Leaving(stop)
         self._root, self._store, self._task, self._target = root, store, task, target
         self._fingerprints, self._log = fingerprints, log
         self._runtime = runtime(target.runtime)
@@ -61,9 +64,10 @@ class Examiner:
         """What was recorded under this key, or what `take` gives now, recorded."""
         path = self._root / "measurements" / f"{kind}-{digest([kind, key])[:32]}.json"
         if path.exists():
-            return self._store.get_json(json.loads(path.read_text())["object"])
-        data = take()
-        write(path, json.dumps({"kind": kind, "key": key, "object": self._store.put_json(data)}, sort_keys=True, indent=1).encode())
+            return self._store.get_json(read_record(path)["object"])
+        with self._leaving(WORK[kind]):
+            data = take()
+        write(path, record({"kind": kind, "key": key, "object": self._store.put_json(data)}))
         return data
 
     def keep(self, candidate: Candidate, name: str) -> Kept:
@@ -130,14 +134,21 @@ class Examiner:
 
         def take() -> list[dict[str, Any]]:
             self._log.event("timing", artifacts=len(kept), seconds=seconds)
-            taken = measure.latency([self.artifact(k) for k in kept], self.feed(), threads=self._target.threads, seconds=seconds)
+            taken = self._timed(kept)
+            if any(one.disturbed for one in taken):
+                self._log.event("timing again", why="other work on this machine, or a pause of it, is in the figures")
+                taken = min((taken, self._timed(kept)), key=_unrest)
+                self._log.event("timing kept", which="the calmer of the two", disturbed=any(one.disturbed for one in taken))
             return [{"blocks": [list(b) for b in one.blocks], "disturbed": one.disturbed} for one in taken]
 
         return [Latency(blocks=tuple(tuple(b) for b in one["blocks"]), disturbed=one["disturbed"]) for one in self.recorded("latency", key, take)]
 
+    def _timed(self, kept: Sequence[Kept]) -> list[Latency]:
+        return measure.latency([self.artifact(k) for k in kept], self.feed(), threads=self._target.threads, seconds=self._seconds, stop=self._stop)
+
     def memory(self, kept: Kept) -> int:
         key = {"artifact": kept.mark, "threads": self._target.threads, "batch": self._target.batch, "versions": self._versions, "machine": self._machine}
-        return self.recorded("memory", key, lambda: measure.peak_memory(self.artifact(kept), self.feed(), threads=self._target.threads))
+        return self.recorded("memory", key, lambda: measure.peak_memory(self.artifact(kept), self.feed(), threads=self._target.threads, stop=self._stop))
 
     def feed(self) -> dict[str, np.ndarray]:
         """The inputs of one timed inference: the first samples of validation."""
@@ -172,3 +183,9 @@ class Examiner:
         interval = quality.interval(self._task.metric, rows, confidence=confidence)
         compared = self.kept_of(kept, baseline, split=split, confidence=confidence) if baseline else {}
         return Examined(evidence=evidence, latency=latency, **compared, metric_interval=(interval.low, interval.high))
+
+
+def _unrest(taken: Sequence[Latency]) -> tuple[int, float]:
+    """How disturbed a timing is: how many of its artifacts were, then how far their p90 lie above their medians."""
+    spreads = [np.percentile(one.samples, 90) / np.median(one.samples) for one in taken]
+    return sum(one.disturbed for one in taken), float(sum(spreads))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,10 +23,10 @@ from limbeck.mechanics.signals import DENSE_LIMIT, CachedTeacher, LiveTeacher
 from limbeck.pipeline.context import FileCheckpoint, RunContext, StageRng
 from limbeck.pipeline.examiner import Examiner
 from limbeck.pipeline.journal import Journal
+from limbeck.pipeline.lock import locked
+from limbeck.pipeline.reading import check_name
 from limbeck.pipeline.store import Store, digest, remove_temporaries
 from limbeck.runtimes import runtime
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +67,12 @@ class Run:
         if any(v[0].numel() > DENSE_LIMIT for v in outputs.values()):
             return live
         views = self.task.views.recipe() if self.task.views else None
-        identity = {"teacher": self.store.put_candidate(self.teacher), "data": self.fingerprints["train"], "views": views}
-        return CachedTeacher(self.folder / "cache" / digest(identity)[:16], live, identity, progress=self.log.progress)
+        identity = {"teacher": self.store.put_candidate(self.teacher), "data": self.fingerprints["train"], "code": self.fingerprints["code"], "views": views}
+        return CachedTeacher(self.folder / "cache" / digest(identity)[:16], live, identity, progress=self.log.progress, stop=self.stop)
+
+    def checkpoint(self, key: str, scope: str) -> FileCheckpoint:
+        """Where training under this key leaves its state."""
+        return FileCheckpoint(self.folder / "checkpoints" / f"{key[:16]}-{scope}.safetensors", self.stop)
 
     def context(self, title: str, key: str, scope: str, *, train: bool = True) -> RunContext:
         """What a technique of this stage may see. The key names its checkpoint, `scope` keeps that apart from its recovery's.
@@ -82,7 +83,7 @@ class Run:
             task=self.task,
             signals=self.signals,
             rng=StageRng.of(int(digest([self.request.seed, title, scope])[:12], 16)),
-            checkpoint=FileCheckpoint(self.folder / "checkpoints" / f"{key[:16]}-{scope}.safetensors", self.stop),
+            checkpoint=self.checkpoint(key, scope),
             log=self.log,
             round_to=runtime(self.request.target.runtime).round_to,
             scratch=self.folder / "scratch" / key[:16],
@@ -115,26 +116,16 @@ def held(root: Path, name: str) -> Iterator[Path]:
 
     Raises: ConfigError for a name that could leave `root`; RunError if another process holds it, or it can't be written.
     """
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"run.name must be letters, digits, '.', '_' and '-', starting with a letter or digit, got {name!r}. Choose another.")
+    check_name(name)
     folder = root / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise RunError(f"the run folder {folder} can't be written: {error.strerror}. Choose another with run.root.") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(handle, 64, 0).decode(errors="replace").strip() or "another process"
-            raise RunError(f"the run folder {folder} is held by process {owner}. Wait until it ends, or give this run another name.") from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+    with locked(folder):
         remove_temporaries(folder)
         yield folder
-    finally:
-        os.close(handle)
+        remove_temporaries(folder)
 
 
 def probe(task: Task, candidate: Candidate) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Subset
 
 from limbeck.core.contract import Contract
-from limbeck.core.errors import ConfigError, Interrupted, Refusal
+from limbeck.core.errors import ArtifactError, ConfigError, Interrupted, Refusal, RunError
 from limbeck.core.evidence import Status, worst
 from limbeck.core.fields import parse, to_dict
+from limbeck.core.files import disk
 from limbeck.core.plan import illegal
 from limbeck.core.task import Task
 from limbeck.core.technique import Card, Log
@@ -24,8 +25,11 @@ from limbeck.pipeline import summary
 from limbeck.pipeline.control import run_control
 from limbeck.pipeline.examiner import Examiner
 from limbeck.pipeline.folder import Request, Run, held, probe
+from limbeck.pipeline.guard import Watch
 from limbeck.pipeline.journal import Journal
+from limbeck.pipeline.leaving import Leaving
 from limbeck.pipeline.looks import count_look
+from limbeck.pipeline.records import read_summary, record
 from limbeck.pipeline.stage import StageResult, Standing, run_stage
 from limbeck.pipeline.store import Store, digest, write
 from limbeck.pipeline.twin import infeasible
@@ -40,12 +44,13 @@ def carry_out(request: Request, *, log: Log, stop: Callable[[], bool] = lambda: 
     cards = {s.technique: card(s.technique) for s in request.plan.stages}
     for stage in request.plan.stages:
         parse(cards[stage.technique].config, stage.config, where=f"{stage.title}.config")
-    task, fingerprints = _checked(request.task, log)
-    teacher = teacher_candidate(task)
-    probe(task, teacher)
+    with Leaving(stop)("the checks of the task"):
+        task, fingerprints = _checked(request.task, log)
+        teacher = teacher_candidate(task)
+        probe(task, teacher)
     with held(request.root, request.name) as folder:
-        store = Store(folder)
-        examiner = Examiner(folder, store, task, request.target, fingerprints, log, seconds=request.timing_seconds, confidence=request.contract.confidence)
+        store, watch = Store(folder), Watch(stop, folder)
+        examiner = Examiner(folder, store, task, request.target, fingerprints, log, seconds=request.timing_seconds, confidence=request.contract.confidence, stop=watch)
         run = Run(
             request=request,
             task=task,
@@ -56,9 +61,18 @@ def carry_out(request: Request, *, log: Log, stop: Callable[[], bool] = lambda: 
             examiner=examiner,
             teacher=teacher,
             log=log,
-            stop=stop,
+            stop=watch,
         )
-        return _walk(run, cards)
+        try:
+            with disk(folder):
+                return _walk(run, cards)
+        except ArtifactError as error:  # of the baseline or the final: without them there is no verdict
+            run.journal.record("broke", error=str(error))
+            raise
+        except Interrupted as error:
+            if watch.reason:
+                raise RunError(f"{watch.reason}. What was done is on disk; run the same command again to go on.") from error
+            raise
 
 
 def _checked(task: Task, log: Log) -> tuple[Task, dict[str, str]]:
@@ -138,12 +152,8 @@ def _stages(run: Run, cards: dict[str, Card], baseline: Standing) -> tuple[list[
         if result.status is Status.PASS and result.standing:
             current = result.standing
             passed.append(current)
-            write(
-                run.folder / "HEAD.json",
-                json.dumps(
-                    {run.request.target.runtime: {"stage": stage.title, "candidate": current.kept.candidate, "artifact": current.examined.evidence.artifact}}, indent=1
-                ).encode(),
-            )
+            head = {"stage": stage.title, "candidate": current.kept.candidate, "artifact": current.examined.evidence.artifact}
+            write(run.folder / "HEAD.json", record({run.request.target.runtime: head}))
         elif stage.on_fail == "stop":
             break
     return results, passed
@@ -204,9 +214,9 @@ def _closest(run: Run, baseline: Standing, results: Sequence[StageResult]) -> di
     return {"stage": title, "violation": worst_violation, "artifact": examined.evidence.artifact, "size_bytes": examined.evidence.size_bytes}
 
 
-def load_summary(folder: Any) -> dict[str, Any]:
-    """The summary of a run folder. Raises ConfigError if there is none yet."""
-    path = folder / "summary.json"
-    if not path.exists():
+def load_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a run folder. Raises ConfigError if there is none yet; RunError if it was changed or is of a later limbeck."""
+    found = read_summary(folder)
+    if found is None:
         raise ConfigError(f"{folder} has no summary.json: the run hasn't come to a verdict. Start it again to go on, or look at journal.jsonl.")
-    return json.loads(path.read_text())
+    return found

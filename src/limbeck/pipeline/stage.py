@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from limbeck.core.candidate import Candidate
-from limbeck.core.errors import StageError
+from limbeck.core.errors import ArtifactError, StageError
 from limbeck.core.evidence import Latency, Status, Verdict, worst
 from limbeck.core.fields import parse, to_dict
 from limbeck.core.plan import Stage
@@ -17,6 +16,7 @@ from limbeck.core.technique import Card
 from limbeck.evaluation.environment import versions
 from limbeck.evaluation.gates import Examined, Floor, stage_verdicts
 from limbeck.mechanics.recover import recover
+from limbeck.pipeline import records
 from limbeck.pipeline.examiner import Kept
 from limbeck.pipeline.folder import Run
 from limbeck.pipeline.store import digest, write
@@ -70,12 +70,15 @@ def _attempt(run: Run, stage: Stage, card: Card, config: Any, *, before: Standin
     try:
         candidate, claims, seconds = _product(run, stage, card, config, before, key)
         kept = run.examiner.keep(candidate, stage.title)
-    except StageError as error:
-        run.journal.record("stage broke", stage=stage.title, key=key, attempt=number, error=str(error))
+        examined = examine_stage(run, stage, kept, before=before, baseline=baseline, confidence=confidence)
+        timed_before = _timed_before(run, stage, kept, before, baseline)
+    except (StageError, ArtifactError) as error:  # an artifact that brings its runtime down fails its stage, not the run
+        curve = error.curve if isinstance(error, StageError) else ()
+        run.journal.record("stage broke", stage=stage.title, key=key, attempt=number, error=str(error), curve=curve)
         run.log.event("stage broke", stage=stage.title, error=str(error))
         return StageResult(stage=stage, status=Status.FAIL, verdicts=(), seconds=0.0, error=str(error), tries=number)
-    standing = Standing(candidate=candidate, kept=kept, claims=claims, examined=examine_stage(run, stage, kept, before=before, baseline=baseline, confidence=confidence))
-    verdicts = stage_verdicts(stage.gate, floor=floor, candidate=standing.examined, before=_timed_before(run, stage, kept, before, baseline), pays=card.pays)
+    standing = Standing(candidate=candidate, kept=kept, claims=claims, examined=examined)
+    verdicts = stage_verdicts(stage.gate, floor=floor, candidate=examined, before=timed_before, pays=card.pays)
     status = worst(verdicts) if verdicts else Status.PASS
     run.journal.record(
         "stage", stage=stage.title, key=key, attempt=number, candidate=kept.candidate, artifact=kept.mark, status=status, verdicts=[verdict_data(v) for v in verdicts]
@@ -111,7 +114,8 @@ def _product(run: Run, stage: Stage, card: Card, config: Any, before: Standing, 
     """What the technique and its recovery make, kept under the stage's key. A failure is never kept."""
     path = run.folder / "stages" / f"{key}.json"
     if path.exists():
-        record = json.loads(path.read_text())
+        record = records.read_record(path)
+        _end_checkpoints(run, key)  # a kill may have come between the record and this
         return run.store.get_candidate(record["candidate"], run.folder / "artifacts" / key[:16]), record["claims"], record["seconds"]
     start = time.monotonic()
     owned = run.store.get_candidate(before.kept.candidate, run.folder / "scratch" / key[:16])
@@ -123,7 +127,6 @@ def _product(run: Run, stage: Stage, card: Card, config: Any, before: Standing, 
         claims |= {"recovery": history, "recovery_training": to_dict(stage.recovery.training)}
     seconds = time.monotonic() - start
     record = {
-        "version": 1,
         "key": key,
         "stage": stage.title,
         "technique": card.name,
@@ -132,10 +135,14 @@ def _product(run: Run, stage: Stage, card: Card, config: Any, before: Standing, 
         "claims": claims,
         "seconds": seconds,
     }
-    write(path, json.dumps(record, sort_keys=True, indent=1).encode())
-    for scope in ("technique", "recovery"):
-        run.context(stage.title, key, scope).checkpoint.path.unlink(missing_ok=True)
+    write(path, records.record(record))
+    _end_checkpoints(run, key)
     return candidate, claims, seconds
+
+
+def _end_checkpoints(run: Run, key: str) -> None:
+    for scope in ("technique", "recovery"):
+        run.checkpoint(key, scope).path.unlink(missing_ok=True)
 
 
 def examine_stage(run: Run, stage: Stage, kept: Kept, *, before: Standing, baseline: Standing, confidence: float) -> Examined:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,22 +12,7 @@ from typing import Any
 from limbeck.core.candidate import Artifact, ArtifactForm, Blueprint, Candidate, TorchForm
 from limbeck.core.errors import RunError
 from limbeck.core.facts import Fact
-
-
-def write(path: Path, data: bytes) -> None:
-    """Under a temporary name, synced, renamed: a killed process leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+from limbeck.core.files import write
 
 
 def canonical(data: Any) -> bytes:

@@ -15,10 +15,9 @@ from limbeck.core.fields import to_dict
 from limbeck.evaluation import environment
 from limbeck.evaluation.gates import Examined
 from limbeck.pipeline.folder import Run
+from limbeck.pipeline.records import SUMMARY_SCHEMA, sealed
 from limbeck.pipeline.stage import StageResult, verdict_data
 from limbeck.pipeline.store import write
-
-SCHEMA = 1
 
 
 def finished(
@@ -90,7 +89,7 @@ def _head(run: Run) -> dict[str, Any]:
     request = run.request
     contract: Contract = request.contract
     return {
-        "schema": SCHEMA,
+        "schema": SUMMARY_SCHEMA,
         "run": request.name,
         "environment": {
             "versions": environment.versions(),
@@ -106,5 +105,6 @@ def _head(run: Run) -> dict[str, Any]:
 
 
 def _written(run: Run, data: dict[str, Any]) -> dict[str, Any]:
-    write(run.folder / "summary.json", json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False).encode())
-    return data
+    raw = sealed(data)
+    write(run.folder / "summary.json", raw)
+    return json.loads(raw)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from limbeck.analysis.profile import profile
-from limbeck.core.candidate import Candidate, TorchForm
+from limbeck.analysis.profile import Profile, profile
+from limbeck.core.candidate import TorchForm
 from limbeck.core.contract import RESOURCES, Contract
-from limbeck.core.errors import Refusal, StageError
+from limbeck.core.errors import ArtifactError, Refusal, StageError
 from limbeck.core.evidence import Status
 from limbeck.core.fields import parse, to_dict
 from limbeck.core.plan import Plan
@@ -41,38 +41,45 @@ def infeasible(run: Run, plan: Plan, cards: Mapping[str, Card], baseline: Standi
         return None
     elsewhere = DEVICE if run.request.target.host == "imported" else ()
     limits = {k: v for k, v in run.request.contract.limits().items() if k in RESOURCES and k not in elsewhere}
-    key = {"plan": to_dict(plan), "limits": limits, "teacher": baseline.kept.candidate, "target": to_dict(run.request.target), "versions": versions(), "seed": run.request.seed}
-    twin = run.examiner.recorded("twin", key, lambda: _twin(run, plan, cards, baseline, limits))
+    key = {"plan": to_dict(plan), "limits": limits, "teacher": baseline.kept.candidate, "target": to_dict(run.request.target), "versions": versions()}
+    key |= {"data": dict(run.fingerprints), "seed": run.request.seed}
+    try:
+        twin = run.examiner.recorded("twin", key, lambda: _twin(run, plan, cards, baseline, limits))
+    except ArtifactError as error:  # never kept: a runtime that broke once may hold the next time
+        run.journal.record("twin broke", error=str(error))
+        run.log.event("no twin", reason=str(error))
+        return None
     run.journal.record("twin", **twin)
     broken = [v for v in twin["verdicts"] if v["status"] == Status.FAIL]
-    return _unmet(run, plan, broken) if broken else _too_large(run, plan, cards, [Structure(**x) for x in twin["structures"]])
+    return _unmet(run, plan, broken) if broken else _too_large(run, plan, cards, twin)
 
 
 def _twin(run: Run, plan: Plan, cards: Mapping[str, Card], baseline: Standing, limits: Mapping[str, float]) -> dict[str, Any]:
-    """Every technique of the plan without training, one after the other: each stage's structure, and the limits answered by the last.
+    """Every technique of the plan without training, one after the other: the teacher's structure and each stage's, the
+    numbers in one of the teacher's answers, and the limits answered by the last stage.
 
-    Empty if the plan's techniques can't work on untrained weights.
+    No structures and no verdicts if the plan's techniques can't work on untrained weights.
     """
-    structures: list[Structure] = []
+    structures = [Structure.of(_profiled(run, run.teacher.torch_form))]
+    with torch.no_grad():
+        answer = predict(run.task, rebuild(run.teacher.torch_form, run.task), batch_of(run.task, "train", [0]))
     candidate = run.store.get_candidate(baseline.kept.candidate, run.folder / "scratch" / "twin")
     try:
         for number, stage in enumerate(plan.stages):
             config = parse(cards[stage.technique].config, stage.config, where=f"{stage.title}.config")
             context = run.context(stage.title, digest(["twin", number]), "technique", train=False)
             candidate = cards[stage.technique].function(candidate, config, context).candidate
-            structures.append(_structure(run, candidate) or structures[-1])
+            structures.append(Structure.of(_profiled(run, candidate.form)) if isinstance(candidate.form, TorchForm) else structures[-1])
         kept = run.examiner.keep(candidate, "the untrained twin") if limits else None
     except StageError as error:
         run.log.event("no twin", reason=str(error))
-        return {"structures": [], "verdicts": []}
-    return {"structures": [vars(s) for s in structures], "verdicts": _verdicts(run, baseline, kept, limits) if kept else []}
+        return {"structures": [], "answer_values": 0, "verdicts": []}
+    values = sum(v.numel() for v in answer.values())
+    return {"structures": [vars(s) for s in structures], "answer_values": values, "verdicts": _verdicts(run, baseline, kept, limits) if kept else []}
 
 
-def _structure(run: Run, candidate: Candidate) -> Structure | None:
-    """A candidate's size while it trains; None for what torch can't rebuild."""
-    if not isinstance(candidate.form, TorchForm):
-        return None
-    return Structure.of(profile(rebuild(candidate.form, run.task), *arguments(run.task, batch_of(run.task, "train", [0]))))
+def _profiled(run: Run, form: TorchForm) -> Profile:
+    return profile(rebuild(form, run.task), *arguments(run.task, batch_of(run.task, "train", [0])))
 
 
 def _verdicts(run: Run, baseline: Standing, kept: Kept, limits: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -84,14 +91,13 @@ def _verdicts(run: Run, baseline: Standing, kept: Kept, limits: Mapping[str, flo
     return [{"gate": v.gate, "status": str(v.status), "measured": v.measured, "limit": v.limit} for v in verdicts]
 
 
-def _too_large(run: Run, plan: Plan, cards: Mapping[str, Card], structures: list[Structure]) -> Refusal | None:
-    teacher = _structure(run, run.teacher)
-    if teacher is None or not structures:
+def _too_large(run: Run, plan: Plan, cards: Mapping[str, Card], twin: Mapping[str, Any]) -> Refusal | None:
+    """Why a stage doesn't fit into this machine's memory or disk, by the twin's structures; None if all do, or nothing is known."""
+    if not twin["structures"]:
         return None
+    teacher, *structures = (Structure(**x) for x in twin["structures"])
     views = run.task.views.versions if run.task.views else 1
-    with torch.no_grad():
-        one = predict(run.task, rebuild(run.teacher.torch_form, run.task), batch_of(run.task, "train", [0]))
-    answers = views * len(run.task.split("train")) * sum(HALF * v.numel() for v in one.values())
+    answers = HALF * twin["answer_values"] * views * len(run.task.split("train"))
     wanted = []
     for stage, structure in zip(plan.stages, structures, strict=True):
         trainings = trainings_of(stage, parse(cards[stage.technique].config, stage.config, where=f"{stage.title}.config"))

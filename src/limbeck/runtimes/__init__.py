@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from limbeck.core.candidate import Artifact
-from limbeck.core.errors import ArtifactError, ConfigError, near
+from limbeck.core.errors import ArtifactError, ConfigError, MissingLibrary, near
 from limbeck.runtimes.card import Feed, InputSpec, Runtime, Session, bind, random_feed
 from limbeck.runtimes.onnxruntime import ONNXRUNTIME
 from limbeck.runtimes.torch import TORCH
@@ -17,7 +17,7 @@ from limbeck.runtimes.torch import TORCH
 if TYPE_CHECKING:
     from limbeck.mechanics.data import Example
 
-__all__ = ["ALL", "Feed", "InputSpec", "Runtime", "Session", "bind", "export", "of_file", "parity", "random_feed", "runtime"]
+__all__ = ["ALL", "Feed", "InputSpec", "Runtime", "Session", "bind", "export", "installed", "of_file", "parity", "random_feed", "runtime"]
 
 ALL: tuple[Runtime, ...] = (ONNXRUNTIME, TORCH)
 
@@ -28,6 +28,14 @@ def runtime(name: str) -> Runtime:
     if name not in known:
         raise ConfigError(f"limbeck has no runtime '{name}'. {near(name, known)}")
     return known[name]
+
+
+def installed(name: str) -> Runtime:
+    """The runtime of this name, which is there to be used. Raises ConfigError with near names, MissingLibrary with the pip line."""
+    found = runtime(name)
+    if found.available() is None:
+        raise MissingLibrary(f"the runtime '{name}' must be installed for this, and isn't. Install it: pip install {name}")
+    return found
 
 
 def of_file(path: str | Path) -> Runtime:

@@ -225,7 +225,7 @@ def test_child_sees_the_threads_in_its_environment(tmp_path, monkeypatch):
         seen.update(options["env"])
         raise OSError("stop here")
 
-    monkeypatch.setattr(measure.subprocess, "run", run)
+    monkeypatch.setattr(measure.subprocess, "Popen", run)
     with pytest.raises(OSError, match="stop here"):
         measure.latency([linear(tmp_path, hidden=8)], X, threads=3)
     assert (seen["OMP_NUM_THREADS"], seen["OMP_WAIT_POLICY"]) == ("3", "PASSIVE")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from limbeck.mechanics.terms.kd import kd
 from limbeck.mechanics.terms.logit_mse import logit_mse
+from limbeck.mechanics.terms.similarity_preserving import similarity_preserving
 from limbeck.mechanics.terms.task_loss import task_loss
 
-ALL = (kd, logit_mse, task_loss)
+ALL = (kd, logit_mse, similarity_preserving, task_loss)

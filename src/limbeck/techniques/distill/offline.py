@@ -15,11 +15,21 @@ from limbeck.core.task import Task
 from limbeck.core.technique import Context, Outcome, technique
 from limbeck.mechanics import families
 from limbeck.mechanics.build import base, captured, rebuild, torch_form
-from limbeck.mechanics.data import batch_of, example, predict
+from limbeck.mechanics.data import arguments, batch_of, example, predict
 from limbeck.mechanics.families.fit import fitted
 from limbeck.mechanics.objective import Objective
-from limbeck.mechanics.terms import kd, logit_mse, task_loss
+from limbeck.mechanics.taps import shapes
+from limbeck.mechanics.terms import kd, logit_mse, similarity_preserving, task_loss
 from limbeck.mechanics.train import fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Similarity:
+    """A pair of modules whose patterns of similarity within a batch are matched; the teacher then runs live."""
+
+    student: Annotated[str, "module path in the student"]
+    teacher: Annotated[str, "module path in the teacher"]
+    weight: Annotated[float, Range(0, None), "beside the other terms, whose weights add up to 1"] = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +43,7 @@ class Distill:
     teacher_weight: Annotated[
         float, Range(0, 1), Hint("It is a fraction; the labels get the rest. 0 trains without a teacher."), "weight of the teacher's term; the labels get the rest"
     ] = 0.9
+    similarity: Annotated[tuple[Similarity, ...], "features matched by `similarity_preserving` as well"] = ()
     training: Annotated[Training, "how long and how fast"] = field(default_factory=Training)
 
 
@@ -56,8 +67,8 @@ def distill(candidate: Candidate, config: Distill, context: Context) -> Outcome:
         model = base(blueprint, task)
     history: list[dict[str, float]] = []
     if context.budget.train and config.training.epochs:
-        teacher = kd(temperature=config.temperature) if config.term == "kd" else logit_mse()
-        objective: Objective = (1 - config.teacher_weight) * task_loss() + config.teacher_weight * teacher
+        objective = _objective(config)
+        shapes(model, objective.taps("student_taps"), *arguments(task, batch_of(task, "train", [0, 1])))  # refuses a path that isn't there
         monitor = lambda m: context.score(Candidate(replace(candidate.torch_form, blueprint=blueprint, weights=captured(m))))  # noqa: E731
         history = fit(
             model,
@@ -72,6 +83,14 @@ def distill(candidate: Candidate, config: Distill, context: Context) -> Outcome:
     form = torch_form(model.eval(), blueprint, task, batch_of(task, "train", [0, 1]))
     claims = {"parameters": sum(p.numel() for p in model.parameters()), "student": {"factory": blueprint.factory, "kwargs": dict(blueprint.kwargs)}, "history": history}
     return Outcome(Candidate(form, START), claims | ({"training": to_dict(config.training)} if history else {}))
+
+
+def _objective(config: Distill) -> Objective:
+    teacher = kd(temperature=config.temperature) if config.term == "kd" else logit_mse()
+    objective: Objective = (1 - config.teacher_weight) * task_loss() + config.teacher_weight * teacher
+    for pair in config.similarity:
+        objective = objective + pair.weight * similarity_preserving(student=pair.student, teacher=pair.teacher)
+    return objective
 
 
 def student_blueprint(config: Distill, task: Task, candidate: Candidate) -> Blueprint:
