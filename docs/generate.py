@@ -29,7 +29,7 @@ TABLES = (
     ("training", Training),
     ("Views", Views),
 )
-COMMANDS = ("demo", "run", "status", "evaluate", "compare", "techniques", "runtimes")
+COMMANDS = ("demo", "run", "status", "runs", "diff", "rollback", "verify", "gc", "export", "import", "evaluate", "compare", "techniques", "runtimes")
 
 
 def pages() -> dict[Path, str]:

@@ -13,6 +13,7 @@ from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import ConfigError, TaskError, near
 from limbeck.core.evidence import exit_code, worst
 from limbeck.core.fields import json_schema, parse, table
+from limbeck.core.foreign import users_code
 from limbeck.core.plan import Plan
 from limbeck.core.task import Task
 from limbeck.core.technique import Log
@@ -67,7 +68,7 @@ def compress(
         stop: Asked between steps; True leaves a checkpoint and raises Interrupted.
     Raises: TaskError, ConfigError, RunError for what the caller can mend; Interrupted.
     """
-    from limbeck.pipeline.context import QuietLog
+    from limbeck.pipeline.context import Announced, QuietLog
     from limbeck.pipeline.folder import Request
     from limbeck.pipeline.run import carry_out
     from limbeck.planner.sequential import sequential
@@ -75,7 +76,8 @@ def compress(
     request = Request(
         task=task, contract=contract, plan=plan or sequential(task, contract), target=target or Target(), name=name, root=Path(root), seed=seed, timing_seconds=timing_seconds
     )
-    return Result(Path(root) / name, carry_out(request, log=log or QuietLog(), stop=stop))
+    with users_code(f"task '{task.name}'"):
+        return Result(Path(root) / name, carry_out(request, log=Announced(log or QuietLog()), stop=stop))
 
 
 def run(path: str | Path, *, name: str | None = None, log: Log | None = None, stop: Callable[[], bool] = lambda: False) -> Result:
@@ -229,7 +231,7 @@ def _judged(
 
     target = target or Target()
     judging = _task(task)
-    with tempfile.TemporaryDirectory(prefix="limbeck-") as folder:
+    with users_code("the task"), tempfile.TemporaryDirectory(prefix="limbeck-") as folder:
         found = []
         for number, subject in enumerate(subjects):
             own = subject if isinstance(subject, Task) else _task(subject) if _is_task(subject) else None

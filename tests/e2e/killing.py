@@ -1,6 +1,7 @@
 """Kills a run at every write, starts it again, and compares what comes of it with a run that nobody killed.
 
-    python killing.py PROJECT WORK --walk | --kill EVENT … | --list
+    python killing.py PROJECT WORK --interval STEPS --walk all --kill every:12
+    python killing.py PROJECT WORK --interval STEPS --walk open:journal:0 --kill step:recovery:3
 
 The writes enumerate themselves: an audit hook sees every file that Python opens to write, renames, removes or truncates below the
 project, every process that is started, and every step of training. What was written past it (by a library's own C code) is found
@@ -104,7 +105,7 @@ def _steady(data: Any) -> Any:
 
 @dataclass
 class Steps:
-    """A log that counts training: how far each loop came, and where it began."""
+    """A log that counts: how far each loop came, and where it began. Those of training are the ones that have epochs."""
 
     on_step: Callable[[str], None] = lambda note: None
     last: dict[str, int] = field(default_factory=dict)
@@ -116,8 +117,6 @@ class Steps:
             self.loops.add(data["note"])
 
     def progress(self, done: float, total: float, note: str) -> None:
-        if note.startswith("teacher's answers"):
-            return
         self.on_step(note)
         self.last[note] = int(done)
         self.first.setdefault(note, int(done))
@@ -198,9 +197,10 @@ def forked(work: Callable[[], Any], answer: Path) -> int:
         data = work()
         answer.write_text(json.dumps(data))
         code = 0
-    except BaseException:
-        answer.with_suffix(".error").write_text(traceback.format_exc())
-    os._exit(code)
+    finally:  # whatever it is: a fork must never go on as its parent would
+        if code:
+            answer.with_suffix(".error").write_text(traceback.format_exc())
+        os._exit(code)
 
 
 def all_of(jobs: list[tuple[str, Callable[[], Any]]], folder: Path, *, at_once: int) -> dict[str, Any]:
@@ -235,13 +235,14 @@ def watched(project: Path, copies: Path | None) -> dict[str, Any]:
         state = state_of(source)
         if state not in states and copies:
             shutil.copytree(source, copies / name)
-        entry = states.setdefault(state, {"name": name, "event": event, "steps": {}})
+        entry = states.setdefault(state, {"name": name, "event": event, "steps": {}, "numbers": []})
+        entry["numbers"].append(name)
         entry["steps"] = dict(steps.last)  # as far as memory had come when the disk last looked like this
 
     def look(number: int, event: str, path: str) -> None:
         now = files_of(project)
         inodes = {inode for inode, *_ in before[0].values()}
-        grown = [n for n, (inode, size, at) in now.items() if inode not in inodes or (n in before[0] and before[0][n][1:] != (size, at))]
+        grown = [n for n, (inode, size, at) in now.items() if inode not in inodes or (n in before[0] and before[0][n][0] == inode and before[0][n] != (inode, size, at))]
         unseen.update(n for n in grown if n not in audit.named and Path(n).name != "lock")
         for name in grown if copies else ():
             size = before[0].get(name, (0, 0, 0))[1] if before[0].get(name, (0,))[0] == now[name][0] else 0
@@ -313,12 +314,12 @@ class SameState(BaseException):
 
 
 def judged(answer: dict[str, Any], reference: dict[str, Any], steps: dict[str, int], interval: int) -> list[str]:
-    """What is wrong with a run that was killed and started again."""
+    """What is wrong with a run that was killed when training had come to `steps`, and was started again."""
     if "outcome" not in answer:
         return [f"ended with {answer['code']}: {answer['error'].strip().splitlines()[-1] if answer['error'] else 'killed'}\n{answer['error']}"]
     wrong = [f"{k} differs: {_difference(reference[k], answer['outcome'][k])}" for k in reference if reference[k] != answer["outcome"][k]]
-    for note, first in answer["first"].items():
-        repeated = steps.get(note, 0) - (first - 1)
+    for note, came in steps.items():
+        repeated = came - (answer["first"].get(note, came + 1) - 1)
         if repeated > interval:
             wrong.append(f"{note}: {repeated} steps were repeated, at most {interval} may be")
     return wrong
@@ -337,12 +338,18 @@ def _difference(a: Any, b: Any) -> str:
 
 def warmed() -> None:
     """Load in this process what each fork would load by itself, an export's machinery before all."""
+    import importlib
+    import pkgutil
     import tempfile
 
     import torch
 
     torch.set_num_threads(1)
-    import limbeck.pipeline.run
+    import limbeck
+
+    for module in pkgutil.walk_packages(limbeck.__path__, "limbeck."):
+        if ".digits" not in module.name:  # the demo's task is data here: it is copied, and loaded from the copy
+            importlib.import_module(module.name)
     from limbeck.mechanics.build import rebuild, teacher_candidate
     from limbeck.mechanics.data import example
     from limbeck.runtimes import runtime
@@ -359,9 +366,8 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--run", default="run")
     parser.add_argument("--interval", type=int, required=True, help="steps between two checkpoints")
-    parser.add_argument("--every", type=int, default=1, help="walk every so-manieth state")
-    parser.add_argument("--kill", nargs="*", default=[], help="events to kill at for real: KIND:PATTERN:NTH, or every:N")
-    parser.add_argument("--no-walk", action="store_true")
+    parser.add_argument("--walk", nargs="*", default=[], help="copies to start again from: all, every:N, or KIND:PATTERN:NTH")
+    parser.add_argument("--kill", nargs="*", default=[], help="events to kill at for real: every:N, or KIND:PATTERN:NTH")
     parser.add_argument("--at-once", type=int, default=1)
     asked = parser.parse_args()
     start = time.monotonic()
@@ -375,20 +381,23 @@ def _all(asked: argparse.Namespace) -> dict[str, Any]:
     work, answers = asked.work, asked.work / "answers"
     whole = work / "whole"
     shutil.copytree(asked.project, whole)
-    seen = all_of([("whole", lambda: watched(whole, None if asked.no_walk else work / "copies"))], answers, at_once=1)["whole"]
+    seen = all_of([("whole", lambda: watched(whole, work / "copies" if asked.walk else None))], answers, at_once=1)["whole"]
     if "events" not in seen:
         return {"broken": [f"the run that nobody killed: {seen}"]}
+    events = [[number, event, path, {n: s for n, s in steps.items() if n in seen["loops"]}] for number, event, path, steps in seen["events"]]
     reference = outcome(whole, asked.run)
-    broken: list[str] = []
-    walked = {} if asked.no_walk else _walked(seen["states"][:: asked.every], asked, answers)
-    for state in seen["states"][:: asked.every] if walked else ():
-        answer = walked[state["name"]]
-        if not answer.get("same"):
-            broken += [f"{state['name']} ({state['event']}): {w}" for w in judged(answer, reference, state["steps"], asked.interval)]
-    points = chosen(asked.kill, seen["events"])
-    broken += _really_killed(points, seen["events"], reference, asked)
+    names = {str(n) for n in chosen(asked.walk, events)} if asked.walk != ["all"] else {s["name"] for s in seen["states"]}
+    states = [s for s in seen["states"] if names & set(s["numbers"])]
+    walked, broken = _walked(states, asked, answers), []
+    for state in states:
+        steps = {n: s for n, s in state["steps"].items() if n in seen["loops"]}
+        if not walked[state["name"]].get("same"):
+            broken += [f"{state['name']} ({state['event']}): {w}" for w in judged(walked[state["name"]], reference, steps, asked.interval)]
+    points = chosen(asked.kill, events)
+    broken += _really_killed(points, events, reference, asked)
     futures = sum(not a.get("same") for a in walked.values())
-    return {"events": seen["count"], "unseen": seen["unseen"], "states": len(walked), "futures": futures, "kills": points, "broken": broken, "reference": reference}
+    verdicts = [d["status"] for e, d in reference["journal"] if "status" in d]
+    return {"events": seen["count"], "unseen": seen["unseen"], "states": len(states), "futures": futures, "kills": points, "broken": broken, "verdicts": verdicts}
 
 
 def _walked(states: list[dict[str, Any]], asked: argparse.Namespace, answers: Path) -> dict[str, Any]:
@@ -405,7 +414,7 @@ def chosen(words: list[str], events: list[list[Any]]) -> list[int]:
         if word.startswith("every:"):
             numbers += [e[0] for e in events[:: int(word.removeprefix("every:"))]]
             continue
-        kind, pattern, nth = word.split(":")
+        kind, pattern, nth = word.split(":")  # no path or note has a colon
         numbers.append([e[0] for e in events if e[1] == kind and pattern in e[2]][int(nth)])
     return numbers
 
@@ -416,7 +425,7 @@ def _really_killed(points: list[int], events: list[list[Any]], reference: dict[s
     for folder in folders.values():
         shutil.copytree(asked.project, folder)
     ends = all_of([(f"kill-{n}", lambda n=n: killed(folders[n], n)) for n in points], asked.work / "answers", at_once=asked.at_once)
-    broken = [f"event {n} was not reached" for n in points if ends[f"kill-{n}"].get("code") != -signal.SIGKILL]
+    broken = [f"event {n} was not reached, or the kill came too late" for n in points if ends[f"kill-{n}"].get("code") != -signal.SIGKILL]
     again = all_of([(f"again-{n}", lambda n=n: resumed(folders[n], asked.run, None)) for n in points], asked.work / "answers", at_once=asked.at_once)
     for number in points:
         _, event, path, steps = events[number - 1]

@@ -12,14 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
+from limbeck.cli import history
+from limbeck.cli.options import Debug, Json
 from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import LimbeckError
 from limbeck.core.fields import fields_of, parse
 
 app = typer.Typer(name="limbeck", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 
-Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON instead of tables.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+LogJson = Annotated[bool, typer.Option("--log-json", help="Write what happens to stderr as JSON lines (UTC time, level, event, data), without a bar.")]
 TaskOption = Annotated[str | None, typer.Option("--task", help="The task whose data and metric judge it: file.py:name.")]
 Split = Annotated[str, typer.Option(help="The split to judge on; a look at test is counted.")]
 Runtime = Annotated[str, typer.Option(help="Where a task's model is exported to.")]
@@ -38,6 +39,7 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where the demo's files and its run are written.")] = Path("limbeck-demo"),
     quick: Annotated[bool, typer.Option("--quick", help="In under a minute: shorter training; gates on bytes and retention only.")] = False,
     json_: Json = False,
+    log_json: LogJson = False,
     debug: Debug = False,
 ) -> None:
     """Compress a digit classifier, from teacher to verdict, on data that comes with scikit-learn."""
@@ -48,7 +50,7 @@ def demo(
 
         return api.run(prepare(folder, quick=quick, log=log), log=log, stop=stop).summary
 
-    _leave(_working(work, json_=json_, debug=debug, render="run"))
+    _leave(_working(work, json_=json_, debug=debug, render="run", log_json=log_json))
 
 
 @app.command()
@@ -56,6 +58,7 @@ def run(
     path: Annotated[Path, typer.Argument(help="The run file.")] = Path("limbeck.toml"),
     name: Annotated[str | None, typer.Option(help="The run's folder, instead of the file's run.name.")] = None,
     json_: Json = False,
+    log_json: LogJson = False,
     debug: Debug = False,
 ) -> None:
     """Carry out a run file; an interrupted run goes on where it stopped."""
@@ -65,15 +68,21 @@ def run(
 
         return api.run(path, name=name, log=log, stop=stop).summary
 
-    _leave(_working(work, json_=json_, debug=debug, render="run"))
+    _leave(_working(work, json_=json_, debug=debug, render="run", log_json=log_json))
 
 
 @app.command()
-def status(folder: Annotated[Path, typer.Argument(help="The run folder.")] = Path("runs/run"), json_: Json = False, debug: Debug = False) -> None:
+def status(
+    folder: Annotated[Path, typer.Argument(help="The run folder.")] = Path("runs/run"),
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print what happens as it comes, until the verdict; as JSON, one line an event.")] = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
     """Show a run: its verdict, or how far it has come."""
     from limbeck import api
 
-    _working(lambda log, stop: api.status(folder), json_=json_, debug=debug, render="run")
+    work = (lambda log, stop: history.followed(folder, stop, json_=json_)) if follow else (lambda log, stop: api.status(folder))
+    _working(work, json_=json_, debug=debug, render="run")
 
 
 @app.command()
@@ -96,7 +105,7 @@ def evaluate(
 
         return api.evaluate(subject, task=task, split=split, model=model, contract=_contract(limit), target=Target(runtime=runtime, threads=threads, batch=batch))
 
-    _leave(_working(work, json_=json_, debug=debug, render="judged"))
+    _leave(_working(work, json_=json_, debug=debug, render="judged", note="judging: metric, latency, memory"))
 
 
 @app.command()
@@ -119,7 +128,7 @@ def compare(
 
         return api.compare(baseline, candidate, task=task, split=split, contract=_contract(limit), target=Target(runtime=runtime, threads=threads, batch=batch))
 
-    _leave(_working(work, json_=json_, debug=debug, render="judged"))
+    _leave(_working(work, json_=json_, debug=debug, render="judged", note="judging both: metric, latency in turn, memory"))
 
 
 @app.command()
@@ -143,47 +152,64 @@ def runtimes(json_: Json = False, debug: Debug = False) -> None:
 
 
 def _contract(limits: list[str] | None) -> Contract | None:
-    """A contract from `name=number` words. Raises ConfigError as the contract does."""
+    """A contract from words such as `size_ratio=4` and `size_bytes=5MB`. Raises ConfigError as the contract does."""
     if not limits:
         return None
     from limbeck.core.errors import ConfigError
 
     values: dict[str, Any] = {}
     whole = {f.name for f in fields_of(Contract) if "whole" in f.type_name}
+    united = {f.name for f in fields_of(Contract) if f.unit}
     for word in limits:
         key, _, text = word.partition("=")
         try:
             values[key] = int(text) if key in whole else float(text)
         except ValueError:
+            if text and key in united:
+                values[key] = text  # a number with a unit, or what the contract will refuse with the units that fit
+                continue
             raise ConfigError(f"--limit {word} must be name=number, got {text!r}. Write it as in retention=0.97.") from None
     return parse(Contract, values, where="contract")
 
 
-def _working(work: Callable[[Any, Callable[[], bool]], Any], *, json_: bool, debug: bool, render: str) -> Any:
+def _working(work: Callable[[Any, Callable[[], bool]], Any], *, json_: bool, debug: bool, render: str, log_json: bool = False, note: str = "") -> Any:
     """Do the work with progress on stderr, print what came of it, and turn errors into messages and exit codes."""
-    from limbeck.cli.progress import ConsoleLog
+    from limbeck.cli.progress import ConsoleLog, JsonLog, Shown
 
     stopped = threading.Event()
     previous = {s: signal.signal(s, lambda *_: _interrupt(stopped)) for s in (signal.SIGINT, signal.SIGTERM)}
+    log: Shown = JsonLog() if log_json else ConsoleLog(quiet=json_)
     try:
-        with ConsoleLog(quiet=json_) as log:
+        with log:
+            if note:
+                log.progress(0, 0, note)
             data = work(log, stopped.is_set)
     except LimbeckError as error:
         if debug:
             raise
+        if log_json:
+            log.event("error", kind=type(error).__name__, message=str(error), exit_code=error.exit_code)
+            raise typer.Exit(error.exit_code) from None
         _complain(error)
     except KeyboardInterrupt:
-        typer.echo("interrupted. Run the same command again to go on.", err=True)
+        message = "interrupted. Run the same command again to go on."
+        if log_json:
+            log.event("error", kind="Interrupted", message=message, exit_code=130)
+        else:
+            typer.echo(message, err=True)
         raise typer.Exit(130) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if data is None:  # it was printed as it came
+        return None
     if json_:
         typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
     else:
+        from limbeck.cli import lookback
         from limbeck.cli import render as renderers
 
-        renderers.RENDERERS[render](data)
+        {**renderers.RENDERERS, **lookback.RENDERERS}[render](data)
     return data
 
 
@@ -206,6 +232,9 @@ def _leave(data: dict[str, Any]) -> None:
     code = data.get("exit_code") or 0
     if code:
         raise typer.Exit(code)
+
+
+history.register(app, _working, _leave)
 
 
 def main() -> None:

@@ -1,54 +1,145 @@
-"""What long work shows while it runs: one line an event and a bar with the time left, on stderr."""
+"""What long work shows while it runs, on stderr: a line an event and a bar on a terminal, plain lines in a file, JSON lines for programs."""
 
 from __future__ import annotations
 
+import json
+import logging
+import sys
 import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-SHOWN = {"exporting": "candidate", "stage": "stage", "gate": "stage", "timing": "artifacts", "evaluating": "split"}
+from limbeck.core.events import level
+
+PAUSE = 5.0  # seconds between two lines on how far the work has come, where there is no terminal
+REDRAW = 0.1  # seconds between two updates of the bar
+
+
+class Shown(Protocol):
+    """A `limbeck.core.technique.Log` that is opened, closed, and told of the error that ends the work."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def event(self, event: str, **data: Any) -> None: ...
+    def progress(self, done: float, total: float, note: str) -> None: ...
 
 
 class ConsoleLog:
-    """Implements `limbeck.core.technique.Log` on a terminal; `quiet` draws nothing."""
+    """Lines and a bar on a terminal; off a terminal lines alone, on progress at most one every few seconds. `quiet` shows nothing."""
 
-    def __init__(self, *, quiet: bool):
-        self._console = Console(stderr=True, quiet=quiet, highlight=False)
-        self._bar = Progress(
-            TextColumn("  {task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self._console, transient=True, disable=quiet
-        )
+    def __init__(self, *, quiet: bool = False, console: Console | None = None, clock: Callable[[], float] = time.monotonic):
+        self._console = console or Console(stderr=True, quiet=quiet, highlight=False)
+        self._clock = clock
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), Left())
+        self._bar = Progress(*columns, console=self._console, transient=True) if self._console.is_terminal and not quiet else None
         self._task: TaskID | None = None
-        self._note, self._drawn = "", 0.0
+        self._note, self._said = "", float("-inf")
+        self._began, self._first = 0.0, 0.0  # when the present work was first heard of, and how far it was then
 
-    def __enter__(self) -> ConsoleLog:
-        self._bar.start()
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.stop()
+        if self._bar:
+            self._bar.stop()
 
     def event(self, event: str, **data: Any) -> None:
-        self._clear()
-        line = _line(event, data)
-        if line:
-            self._console.print(line)
+        self._end()
+        line = _line(event, {k: escape(v) if isinstance(v, str) else v for k, v in data.items()})
+        if not line or (event == "epoch" and not self._bar and not self._due()):
+            return
+        self._console.print(line)
 
     def progress(self, done: float, total: float, note: str) -> None:
-        if self._task is None or note != self._note:
-            self._clear()
-            self._task, self._note = self._bar.add_task(note, total=total), note
-        now = time.monotonic()
-        if now - self._drawn > 0.1 or done >= total:
-            self._drawn = now
-            self._bar.update(self._task, completed=done)
+        now = self._clock()
+        if note != self._note:
+            self._end()
+            self._note, self._began, self._first = note, now, done
+            self._said = now if not self._bar else float("-inf")
+            if self._bar:
+                self._task = self._bar.add_task(note, total=total or None, completed=done)
+        if self._bar and self._task is not None:
+            if now - self._said > REDRAW or (total and done >= total):
+                self._said = now
+                self._bar.update(self._task, total=total or None, completed=done)
+        elif self._due():
+            left = f", about {_left(now - self._began, done - self._first, total - done):.0f} s left" if total and done > self._first else ""
+            self._console.print(f"  [dim]{escape(note)}: {f'{done / total:.0%}, ' if total else ''}{now - self._began:.0f} s{left}[/dim]", soft_wrap=True)
 
-    def _clear(self) -> None:
-        if self._task is not None:
+    def _due(self) -> bool:
+        now = self._clock()
+        if now - self._said < PAUSE:
+            return False
+        self._said = now
+        return True
+
+    def _end(self) -> None:
+        if self._bar and self._task is not None:
             self._bar.remove_task(self._task)
-            self._task = None
+        self._task, self._note = None, ""
+
+
+class Left(ProgressColumn):
+    """How long it will still take at the pace so far; nothing where nobody knows."""
+
+    def render(self, task: Task) -> Text:
+        if not task.total or not task.completed or task.time_remaining is None:
+            return Text("")
+        return Text(f"{task.time_remaining:.0f} s left")
+
+
+def _left(elapsed: float, done: float, remaining: float) -> float:
+    return elapsed / done * remaining
+
+
+class JsonLog:
+    """One JSON line an event: UTC time, level, event, data. No bar; what Python's logging and warnings say comes as lines too."""
+
+    def __init__(self) -> None:
+        self._handler = _Told(self)
+
+    def __enter__(self) -> Self:
+        logging.captureWarnings(True)
+        for name in ("limbeck", "py.warnings"):
+            logging.getLogger(name).addHandler(self._handler)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        logging.captureWarnings(False)
+        for name in ("limbeck", "py.warnings"):
+            logging.getLogger(name).removeHandler(self._handler)
+
+    def event(self, event: str, **data: Any) -> None:
+        self.write(level(event), event, data)
+
+    def progress(self, done: float, total: float, note: str) -> None:
+        """Nothing: a program that follows a run reads events."""
+
+    def write(self, loudness: str, event: str, data: Mapping[str, Any]) -> None:
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": loudness, "event": event, "data": dict(data)}
+        sys.stderr.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+        sys.stderr.flush()
+
+
+class _Told(logging.Handler):
+    """What reaches Python's logging by itself, as a line; a run's own events have theirs already."""
+
+    def __init__(self, log: JsonLog):
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "limbeck" not in vars(record):
+            self._log.write(record.levelname.lower(), "log", {"logger": record.name, "message": record.getMessage().strip()})
 
 
 def _line(event: str, data: dict[str, Any]) -> str:
@@ -59,10 +150,10 @@ def _line(event: str, data: dict[str, Any]) -> str:
         return f"  [dim]{data['note']}: epoch {data['epoch']:.0f}, " + ", ".join(f"{k} {v:.4f}" for k, v in shown.items()) + "[/dim]"
     if event == "gate":
         colour = {"PASS": "green", "FAIL": "red"}.get(str(data["status"]), "yellow")
-        return f"  [{colour}]{data['status']}[/{colour}] {data['stage']}: " + "; ".join(data["verdicts"])
+        return f"  [{colour}]{data['status']}[/{colour}] {data['stage']}: " + "; ".join(map(escape, data["verdicts"]))
     if event == "stage":
         again = f", try {data['attempt']}" if data["attempt"] > 1 else ""
         return f"[bold]stage {data['stage']}[/bold]{again}"
     if event == "note":
         return f"  [yellow]{data['text']}[/yellow]"
-    return f"  [dim]{event} " + " ".join(f"{k}={v}" for k, v in data.items()) + "[/dim]"
+    return f"  [dim]{event} " + " ".join(f"{k}={v if isinstance(v, str) else escape(str(v))}" for k, v in data.items()) + "[/dim]"

@@ -292,7 +292,7 @@ def _entries(value: Any, args: tuple, field: Field, path: Keys) -> tuple:
 
 
 def _scalar(kind: Any, value: Any, field: Field, path: Keys) -> Any:
-    way = field.hint or field.doc
+    way = field.hint or (f"It means: {field.doc}." if field.doc else "")
     right = isinstance(value, kind) or (kind is float and isinstance(value, int))
     if not right or (isinstance(value, bool) and kind is not bool):
         raise _wrong(path, SCALARS.get(kind, (kind.__name__, ""))[0], value, way)

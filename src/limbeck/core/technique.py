@@ -65,7 +65,7 @@ class Log(Protocol):
         ...
 
     def progress(self, done: float, total: float, note: str) -> None:
-        """How far the present work has come; drawn, not kept."""
+        """How far the present work has come; drawn, not kept. A total of 0: it is under way, and nobody knows how far."""
         ...
 
 

@@ -19,15 +19,27 @@ from limbeck.stats.bootstrap import Interval, bca_lower
 
 Arrays = dict[str, np.ndarray]
 Session = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+Progress = Callable[[float, float, str], None]  # as `Log.progress`
 
 
-def rows_of(session: Session, task: Task, split: str, *, batch_size: int = 64, ids: Sequence[int] | np.ndarray | None = None) -> Arrays:
-    """The metric's rows of a loaded artifact over a split (or these ids of it), in order.
+def rows_of(
+    session: Session, task: Task, split: str, *, batch_size: int = 64, ids: Sequence[int] | np.ndarray | None = None, progress: Progress = lambda done, total, note: None
+) -> Arrays:
+    """The metric's rows of a loaded artifact over a split (or these ids of it), in order. `progress` is told after each batch.
 
     Raises: ArtifactError naming the sample and the output if one is NaN; TaskError if the split is empty or the metric's rows
     aren't columns of equal length.
     """
-    return _rows(lambda batch: session(feed(task, batch)), task, split, batch_size=batch_size, ids=ids)
+    total, done = len(task.split(split)) if ids is None else len(ids), 0
+
+    def run(batch: Any) -> Mapping[str, np.ndarray]:
+        nonlocal done
+        outputs = session(feed(task, batch))
+        done = min(done + batch_size, total)
+        progress(done, total, f"evaluating on {split}")
+        return outputs
+
+    return _rows(run, task, split, batch_size=batch_size, ids=ids)
 
 
 def rows_of_module(model: nn.Module, task: Task, split: str, *, batch_size: int = 64, ids: Sequence[int] | np.ndarray | None = None) -> Arrays:

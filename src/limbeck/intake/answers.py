@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from limbeck.core.errors import TaskError
 from limbeck.core.foreign import users_code
+from limbeck.core.plan import Stage
 from limbeck.core.task import Task
 from limbeck.intake.fingerprint import CHOSEN, spread
 from limbeck.mechanics.data import batch_of, batches, labels, predict
@@ -39,6 +40,21 @@ def check_answers(task: Task, teacher: nn.Module) -> None:
         module.training = training
 
 
+def unlabelled(task: Task) -> bool:
+    """Whether nothing tells the default loss what is right: the training samples have no labels, and the task has no loss of its own."""
+    return task.loss is None and labels(batch_of(task, "train", [0, 1])) is None
+
+
+def check_labels_for(task: Task, stages: Iterable[Stage]) -> None:
+    """Raises TaskError if a recovery learns from labels that the training samples don't have. A technique's own terms say so themselves."""
+    for stage in stages:
+        if stage.recovery and stage.recovery.training.epochs and stage.recovery.teacher_weight < 1 and unlabelled(task):
+            raise TaskError(
+                f"stage '{stage.title}' recovers on labels (recovery.teacher_weight = {stage.recovery.teacher_weight:g}), "
+                f"but the training samples of task '{task.name}' have none. Give samples as (input, label), or set recovery.teacher_weight = 1."
+            )
+
+
 def _answers(task: Task, teacher: nn.Module, split: str) -> dict[str, Tensor]:
     ids = range(min(LOOKED_AT, len(task.split(split))))
     batch = batch_of(task, split, ids)
@@ -46,7 +62,9 @@ def _answers(task: Task, teacher: nn.Module, split: str) -> dict[str, Tensor]:
         outputs = predict(task, teacher, batch)
     for name, value in outputs.items():
         if value.dim() == 0 or len(value) != len(ids):
-            raise TaskError(f"task '{task.name}': output '{name}' must have one entry a sample ({len(ids)}), got a shape of {list(value.shape)}. Put the batch first in Task.outputs.")
+            raise TaskError(
+                f"task '{task.name}': output '{name}' must have one entry a sample ({len(ids)}), got a shape of {list(value.shape)}. Put the batch first in Task.outputs."
+            )
         if value.is_floating_point() and torch.isnan(value).any():
             sample = int(torch.isnan(value).flatten(1).any(1).nonzero()[0]) if value.dim() > 1 else int(torch.isnan(value).nonzero()[0])
             raise TaskError(f"task '{task.name}': the teacher's output '{name}' is NaN for sample {sample} of split '{split}'. Look at this input and at the weights.")

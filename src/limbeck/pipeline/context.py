@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from limbeck.core.candidate import Candidate
+from limbeck.core.events import level
 from limbeck.core.task import Task
 from limbeck.core.technique import Budget, Log, Signals
 from limbeck.pipeline.store import write
@@ -66,6 +68,23 @@ class QuietLog:
 
     def progress(self, done: float, total: float, note: str) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class Announced:
+    """A log that also tells Python's logger `limbeck.run`, where somebody listens to it."""
+
+    log: Log
+
+    def event(self, event: str, **data: Any) -> None:
+        logger = logging.getLogger("limbeck.run")
+        if logger.hasHandlers():
+            number, shown = logging.getLevelNamesMapping()[level(event).upper()], " ".join(f"{k}={v}" for k, v in data.items())
+            logger.log(number, "%s %s", event, shown, extra={"limbeck": {"event": event, "data": data}})
+        self.log.event(event, **data)
+
+    def progress(self, done: float, total: float, note: str) -> None:
+        self.log.progress(done, total, note)
 
 
 @dataclass(frozen=True, kw_only=True)

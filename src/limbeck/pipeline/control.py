@@ -14,6 +14,7 @@ from limbeck.core.errors import ArtifactError, StageError
 from limbeck.core.facts import Fact
 from limbeck.core.fields import parse
 from limbeck.core.plan import START, Training
+from limbeck.intake.answers import unlabelled
 from limbeck.mechanics.build import base, torch_form
 from limbeck.mechanics.data import batch_of
 from limbeck.mechanics.edits import replay, submodule
@@ -32,6 +33,8 @@ def run_control(run: Run, passed: Sequence[Standing]) -> tuple[Kept | None, str]
     shapes = [s for s in passed if isinstance(s.candidate.form, TorchForm) and Fact.FLOAT_WEIGHTS in s.candidate.facts]
     if not trained or not shapes:
         return None, "nothing in this plan was trained, so there is nothing to compare a training without a teacher with"
+    if unlabelled(run.task):
+        return None, "the training samples have no labels, so nothing can be trained without a teacher"
     form = shapes[-1].candidate.torch_form
     training = replace(trained[0], epochs=sum(t.epochs for t in trained))
     key = digest(["control", form.blueprint.to_json(), repr(training), dict(run.fingerprints), run.request.seed])

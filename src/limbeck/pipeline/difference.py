@@ -62,7 +62,7 @@ class _Side:
 def diff(a: str, b: str) -> dict[str, Any]:
     """What changed from `a` to `b`; each is a run folder, or RUN@STAGE (a title, "baseline", or the first digits of a stage's key).
 
-    A run is spoken for by the last of its candidates that passed. Equal things are left out, evidence aside.
+    A run is spoken for by its final candidate; one under way, by the last that passed. Equal things are left out, evidence aside.
 
     Raises: ConfigError for what isn't a run or has no such stage; RunError for a run that was changed.
     """
@@ -87,8 +87,7 @@ def _side(text: str) -> _Side:
     folder, _, stage = text.rpartition("@")
     if Path(text).is_dir() or not folder:
         run = opened(Path(text))
-        passed = [p for p in run.products if p.status == "PASS"]
-        return _Side(Path(text).name, run, passed[-1] if passed else None)
+        return _Side(Path(text).name, run, run.last)
     if not stage:
         raise ConfigError(f"{text} names no stage. Write it as {folder}@prune, or {folder} for the whole run.")
     run = opened(Path(folder))
@@ -174,6 +173,6 @@ def _notes(first: _Side, second: _Side, rows: list[dict[str, Any]], environments
         notes.append("the runs saw different data or code: metrics can't be compared")
     if environments[0].get("machine") != environments[1].get("machine"):
         notes.append("the runs were measured on different machines: latencies can't be compared")
-    elif "latency_p50_ms" in names and first.run.folder != second.run.folder:
+    elif "latency_p50_ms" in names and names["latency_p50_ms"]["a"] != names["latency_p50_ms"]["b"] and first.run.folder != second.run.folder:
         notes.append("latencies were not timed in turn; `limbeck compare` judges two artifacts side by side")
     return notes

@@ -87,6 +87,7 @@ class Examiner:
                 "parity": None,
             }
         self._log.event("exporting", candidate=name, runtime=self._target.runtime)
+        self._log.progress(0, 0, f"exporting {name}")
         model = rebuild(candidate.torch_form, self._task)
         traced = example(self._task, model)
         folder = self._root / "scratch" / "export"
@@ -112,7 +113,7 @@ class Examiner:
 
         def take() -> dict[str, str]:
             self._log.event("evaluating", artifact=kept.mark[:12], split=split)
-            rows = quality.rows_of(self._runtime.load(self.artifact(kept), self._target.threads), self._task, split)
+            rows = quality.rows_of(self._runtime.load(self.artifact(kept), self._target.threads), self._task, split, progress=self._log.progress)
             buffer = io.BytesIO()
             np.savez(buffer, allow_pickle=False, **rows)
             return {"rows": self._store.put(buffer.getvalue())}
@@ -144,11 +145,17 @@ class Examiner:
         return [Latency(blocks=tuple(tuple(b) for b in one["blocks"]), disturbed=one["disturbed"]) for one in self.recorded("latency", key, take)]
 
     def _timed(self, kept: Sequence[Kept]) -> list[Latency]:
+        self._log.progress(0, 0, f"timing {len(kept)} artifacts in turn, about {self._seconds * len(kept):.0f} s")
         return measure.latency([self.artifact(k) for k in kept], self.feed(), threads=self._target.threads, seconds=self._seconds, stop=self._stop)
 
     def memory(self, kept: Kept) -> int:
         key = {"artifact": kept.mark, "threads": self._target.threads, "batch": self._target.batch, "versions": self._versions, "machine": self._machine}
-        return self.recorded("memory", key, lambda: measure.peak_memory(self.artifact(kept), self.feed(), threads=self._target.threads, stop=self._stop))
+
+        def take() -> int:
+            self._log.progress(0, 0, "measuring memory")
+            return measure.peak_memory(self.artifact(kept), self.feed(), threads=self._target.threads, stop=self._stop)
+
+        return self.recorded("memory", key, take)
 
     def feed(self) -> dict[str, np.ndarray]:
         """The inputs of one timed inference: the first samples of validation."""

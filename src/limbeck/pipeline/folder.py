@@ -18,7 +18,7 @@ from limbeck.core.task import Task
 from limbeck.core.technique import Budget, Log, Signals
 from limbeck.evaluation import quality
 from limbeck.mechanics.build import rebuild
-from limbeck.mechanics.data import batch_of, predict
+from limbeck.mechanics.data import batch_of
 from limbeck.mechanics.signals import DENSE_LIMIT, CachedTeacher, LiveTeacher
 from limbeck.pipeline.context import FileCheckpoint, RunContext, StageRng
 from limbeck.pipeline.examiner import Examiner
@@ -126,8 +126,3 @@ def held(root: Path, name: str) -> Iterator[Path]:
         remove_temporaries(folder)
         yield folder
         remove_temporaries(folder)
-
-
-def probe(task: Task, candidate: Candidate) -> None:
-    """One forward pass of a candidate, so that a task that doesn't fit its model says so before anything else."""
-    predict(task, rebuild(candidate.torch_form, task), batch_of(task, "train", [0, 1]))

@@ -40,9 +40,11 @@ def _listed(folder: Path) -> dict[str, Any]:
     summary = (run.summary or {}) if run.finished else {}
     final = summary.get("final") or {}
     plan = next((x["data"].get("plan", {}) for x in reversed(run.lines) if x["event"] == "run"), {})
+    titles = {s.get("name") or s.get("technique") for s in plan.get("stages", ())}
+    passed = [s for s in summary["stages"] if s["verdict"] == "PASS"] if "stages" in summary else {p.stage for p in run.products if p.status == "PASS"} & titles
     return entry | _row(
         state=run.state,
-        passed=len({p.stage for p in run.products if p.status == "PASS" and p.key}),
+        passed=len(passed),
         stages=len(plan.get("stages", ())),
         last_event=run.lines[-1]["time"],
         metric=final.get("metric"),

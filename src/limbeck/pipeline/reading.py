@@ -81,6 +81,13 @@ class Past:
                 made.append(Product(**{k: data[k] for k in MADE}, mark=data["artifact"]))
         return made
 
+    @property
+    def last(self) -> Product | None:
+        """What speaks for the run: its final candidate if it came to its end, else the last that passed."""
+        final = next((x["data"].get("final") for x in reversed(self.lines) if x["event"] == "verdict"), None) if self.finished else None
+        passed = [p for p in self.products if p.status == "PASS"]
+        return next((p for p in reversed(self.products) if p.mark == final), passed[-1] if passed else None)
+
     def product(self, name: str) -> Product:
         """What this stage made: by its title, or by the first digits of its key where a title stands for several.
 

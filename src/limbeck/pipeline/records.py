@@ -35,8 +35,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
     Raises: RunError if it isn't a record, was changed since it was written, or comes from a later limbeck.
     """
-    data = _opened(path)
-    newest(data.get("version", 1), RECORD_VERSION, where=f"{path}.version")
+    data = _opened(path, RECORD_VERSION, "version")
     if SEAL not in data and data.get("version", 1) > 1:
         raise RunError(f"{path} has no hash of its own: it was changed. Delete it and run again.")
     return {k: v for k, v in data.items() if k != SEAL}
@@ -47,15 +46,14 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     path = folder / "summary.json"
     if not path.exists():
         return None
-    data = _opened(path)
-    newest(data.get("schema"), SUMMARY_SCHEMA, where=f"{path}.schema")
+    data = _opened(path, SUMMARY_SCHEMA, "schema")
     check_summary(data, where=str(path))
     return data
 
 
 def is_sealed(path: Path) -> bool:
     """Whether a record carries its own hash (those of version 1 don't)."""
-    return SEAL in _opened(path)
+    return SEAL in _opened(path, RECORD_VERSION, "version")
 
 
 def newest(version: Any, known: int, *, where: str) -> None:
@@ -66,17 +64,20 @@ def newest(version: Any, known: int, *, where: str) -> None:
         raise RunError(f"{where} is {version}; this limbeck reads up to {known}. The run was written by a later limbeck: upgrade with pip install -U limbeck.")
 
 
-def _opened(path: Path) -> dict[str, Any]:
+def _opened(path: Path, known: int, version: str) -> dict[str, Any]:
+    """A record with its hash, checked. The version comes first: a later one may vouch for itself in another way."""
     try:
         raw = path.read_bytes()
         data = json.loads(raw)
+        whole = isinstance(data, dict) and (SEAL not in data or (data[SEAL] == _hash({k: v for k, v in data.items() if k != SEAL}) and _bytes(data) == raw))
     except OSError as error:
         raise RunError(f"{path} can't be read: {error.strerror}. Take it from a copy of the run.") from error
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is not JSON ({error}): it was changed. Take it from a copy of the run, or delete it and run again.") from error
     if not isinstance(data, dict):
         raise RunError(f"{path} must hold a table, got {type(data).__name__}. Take it from a copy of the run, or delete it and run again.")
-    if SEAL in data and (data[SEAL] != _hash({k: v for k, v in data.items() if k != SEAL}) or _text(data).encode(errors="replace") != raw):
+    newest(data.get(version, 1 if version == "version" else None), known, where=f"{path}.{version}")
+    if not whole:
         raise RunError(f"{path} was changed: its content doesn't have its hash. Take it from a copy of the run, or delete it and run again.")
     return data
 
@@ -85,5 +86,9 @@ def _text(data: Mapping[str, Any]) -> str:
     return json.dumps(data, indent=1, ensure_ascii=False)
 
 
+def _bytes(data: Mapping[str, Any]) -> bytes:
+    return _text(data).encode(errors="replace")
+
+
 def _hash(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_text(body).encode(errors="replace")).hexdigest()
+    return hashlib.sha256(_bytes(body)).hexdigest()

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Subset
 
 from limbeck.core.contract import Contract
-from limbeck.core.errors import ArtifactError, ConfigError, Interrupted, Refusal, RunError
+from limbeck.core.errors import ArtifactError, Interrupted, Refusal, RunError
 from limbeck.core.evidence import Status, worst
 from limbeck.core.fields import parse, to_dict
 from limbeck.core.files import disk
+from limbeck.core.foreign import users_code
 from limbeck.core.plan import illegal
 from limbeck.core.task import Task
 from limbeck.core.technique import Card, Log
 from limbeck.evaluation.gates import Examined, Floor, contract_verdicts, violation
+from limbeck.intake.answers import check_answers, check_labels_for
 from limbeck.intake.checks import check
 from limbeck.intake.code import task_identity
-from limbeck.mechanics.build import teacher_candidate
+from limbeck.mechanics.build import rebuild, teacher_candidate
 from limbeck.pipeline import summary
 from limbeck.pipeline.control import run_control
 from limbeck.pipeline.examiner import Examiner
-from limbeck.pipeline.folder import Request, Run, held, probe
+from limbeck.pipeline.folder import Request, Run, held
 from limbeck.pipeline.guard import Watch
 from limbeck.pipeline.journal import Journal
 from limbeck.pipeline.leaving import Leaving
 from limbeck.pipeline.looks import count_look
-from limbeck.pipeline.records import read_summary, record
+from limbeck.pipeline.records import record
 from limbeck.pipeline.stage import StageResult, Standing, run_stage
 from limbeck.pipeline.store import Store, digest, write
 from limbeck.pipeline.twin import infeasible
+from limbeck.runtimes import installed
 from limbeck.techniques import card
 
 
@@ -41,13 +43,15 @@ def carry_out(request: Request, *, log: Log, stop: Callable[[], bool] = lambda: 
 
     Raises: TaskError, ConfigError, RunError for what the user can mend; Interrupted when `stop` says so.
     """
+    installed(request.target.runtime)
     cards = {s.technique: card(s.technique) for s in request.plan.stages}
     for stage in request.plan.stages:
         parse(cards[stage.technique].config, stage.config, where=f"{stage.title}.config")
     with Leaving(stop)("the checks of the task"):
         task, fingerprints = _checked(request.task, log)
         teacher = teacher_candidate(task)
-        probe(task, teacher)
+        check_answers(task, rebuild(teacher.torch_form, task))
+        check_labels_for(task, request.plan.stages)
     with held(request.root, request.name) as folder:
         store, watch = Store(folder), Watch(stop, folder)
         examiner = Examiner(folder, store, task, request.target, fingerprints, log, seconds=request.timing_seconds, confidence=request.contract.confidence, stop=watch)
@@ -79,7 +83,9 @@ def _checked(task: Task, log: Log) -> tuple[Task, dict[str, str]]:
     """The task after intake's checks, without the training samples that also stand in another split."""
     for name in ("train", "validation", "test"):
         task.split(name)
-    found = check(task)
+    log.progress(0, 0, "reading the data")
+    with users_code(f"task '{task.name}': its data", always=True):
+        found = check(task)
     for note in found.notes:
         log.event("note", text=note)
     if found.dropped:
@@ -212,11 +218,3 @@ def _closest(run: Run, baseline: Standing, results: Sequence[StageResult]) -> di
         return None
     worst_violation, title, examined = min(made, key=lambda m: m[0])
     return {"stage": title, "violation": worst_violation, "artifact": examined.evidence.artifact, "size_bytes": examined.evidence.size_bytes}
-
-
-def load_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a run folder. Raises ConfigError if there is none yet; RunError if it was changed or is of a later limbeck."""
-    found = read_summary(folder)
-    if found is None:
-        raise ConfigError(f"{folder} has no summary.json: the run hasn't come to a verdict. Start it again to go on, or look at journal.jsonl.")
-    return found

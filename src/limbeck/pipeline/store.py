@@ -13,6 +13,9 @@ from limbeck.core.candidate import Artifact, ArtifactForm, Blueprint, Candidate,
 from limbeck.core.errors import RunError
 from limbeck.core.facts import Fact
 from limbeck.core.files import write
+from limbeck.pipeline.records import newest
+
+CANDIDATE_VERSION = 1  # of a candidate's object
 
 
 def canonical(data: Any) -> bytes:
@@ -67,11 +70,12 @@ class Store:
             form = {"kind": "torch", "blueprint": json.loads(candidate.form.blueprint.to_json()), "weights": weights}
         else:
             form = {"kind": "artifact", **self.put_artifact(candidate.form.artifact)}
-        return self.put_json({"version": 1, "form": form, "facts": sorted(candidate.facts)})
+        return self.put_json({"version": CANDIDATE_VERSION, "form": form, "facts": sorted(candidate.facts)})
 
     def get_candidate(self, sha: str, folder: Path) -> Candidate:
         """A candidate again; one that is only an artifact is laid out in `folder`."""
         data = self.get_json(sha)
+        newest(data.get("version"), CANDIDATE_VERSION, where=f"object {sha[:12]}: version")
         facts = frozenset(Fact(f) for f in data["facts"])
         form = data["form"]
         if form["kind"] == "artifact":
@@ -87,10 +91,11 @@ class Store:
 
     def artifact(self, record: Mapping[str, Any], folder: Path) -> Artifact:
         """Lay an artifact's files out under `folder` (as links where the file system can)."""
-        for name, sha in record["files"].items():
-            place = folder / name
+        for name in (record["name"], *record["files"]):
             if ".." in Path(name).parts or Path(name).is_absolute():
                 raise RunError(f"artifact file {name!r} would leave the run folder. The run was changed by hand.")
+        for name, sha in record["files"].items():
+            place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
             if place.exists() and hashlib.sha256(place.read_bytes()).hexdigest() == sha:
                 continue

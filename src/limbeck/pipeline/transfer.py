@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ TIME = (1980, 1, 1, 0, 0, 0)  # the first that a zip can say: the same run gives
 MANIFEST_LIMIT = 1 << 26
 DEFAULT_LIMIT = 64 * 10**9  # bytes that an import may unpack, unless told otherwise
 CHUNK = 1 << 20
+BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, OverflowError, ValueError)  # what the zip reader says of bytes that are no zip
 
 
 def export_run(folder: Path, file: Path) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def import_run(file: Path, *, root: Path, name: str | None = None, limit_bytes: 
             with disk(root):
                 root.mkdir(parents=True, exist_ok=True)
                 return _placed(archive, manifest, root, chosen)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except BROKEN as error:
         raise RunError(f"{file} is not a zip that `limbeck export` wrote, or was changed: {error}. Nothing was placed.") from error
     except OSError as error:
         raise RunError(f"{error.filename or file}: {error.strerror or error}. Nothing was placed.") from error

@@ -18,7 +18,7 @@ from limbeck.pipeline.journal import line_hash, read
 from limbeck.pipeline.lock import LOCK
 from limbeck.pipeline.reading import AFTER
 from limbeck.pipeline.records import SEAL, is_sealed, newest, read_record, read_summary
-from limbeck.pipeline.store import digest
+from limbeck.pipeline.store import CANDIDATE_VERSION, digest
 
 NO_EVIDENCE = frozenset({"cache", "checkpoints", "scratch", LOCK})
 
@@ -78,12 +78,12 @@ def verify(folder: Path) -> dict[str, Any]:
     _objects(seen)
     for line in lines:
         _event(seen, line)
-    _stages(seen)
+    laid = _stages(seen)
     exports = _measurements(seen)
     for mark, by in _marks(lines):
         if mark not in exports and "journal.jsonl" not in seen.problems:
             seen.bad(by, f"names the artifact {mark[:12]}, which no export in measurements/ holds")
-    _artifacts(seen, exports)
+    _artifacts(seen, laid | {mark[:16]: record for mark, record in exports.items()})
     _summary(seen, lines)
     _head(seen)
     _strange(seen)
@@ -113,18 +113,21 @@ def _event(seen: _Pass, line: Mapping[str, Any]) -> None:
             _candidate(seen, line["data"][name], by="journal.jsonl")
 
 
-def _candidate(seen: _Pass, sha: Any, *, by: str) -> None:
+def _candidate(seen: _Pass, sha: Any, *, by: str) -> Mapping[str, Any]:
+    """Its form, once all that it names was asked for."""
     data = seen.parsed(sha, by=by)
     try:
         if data is not None:
-            newest(data.get("version"), 1, where=f"object {sha[:12]}: version")
+            newest(data.get("version"), CANDIDATE_VERSION, where=f"object {sha[:12]}: version")
             form = data["form"]
             for needed in [form["weights"]] if form["kind"] == "torch" else form["files"].values():
                 seen.object(needed, by=f"objects/{sha[:2]}/{sha}")
+            return form
     except (KeyError, TypeError, AttributeError):
         seen.bad(by, f"names the object {sha[:12]}, which is no candidate")
     except RunError as error:
         seen.bad(by, str(error))
+    return {}
 
 
 def _records(seen: _Pass, room: str) -> Iterable[tuple[Path, dict[str, Any]]]:
@@ -136,11 +139,16 @@ def _records(seen: _Pass, room: str) -> Iterable[tuple[Path, dict[str, Any]]]:
             yield path, data
 
 
-def _stages(seen: _Pass) -> None:
+def _stages(seen: _Pass) -> dict[str, Mapping[str, Any]]:
+    """The artifacts that stages made themselves, by the folders in which they are laid out."""
+    laid = {}
     for path, data in _records(seen, "stages"):
         if data.get("key") != path.stem:
             seen.bad(path, f"is the record of another key, {data.get('key')!r}")
-        _candidate(seen, data.get("candidate"), by=f"stages/{path.name}")
+        form = _candidate(seen, data.get("candidate"), by=f"stages/{path.name}")
+        if form.get("kind") == "artifact" and is_artifact_record(form):
+            laid[path.stem[:16]] = form
+    return laid
 
 
 def _measurements(seen: _Pass) -> dict[str, dict[str, Any]]:
@@ -185,12 +193,8 @@ def _marks(lines: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
         yield from ((line["data"][n], "journal.jsonl") for n in names if line["data"].get(n))
 
 
-def _artifacts(seen: _Pass, exports: Mapping[str, Mapping[str, Any]]) -> None:
-    known = {mark[:16]: record for mark, record in exports.items()}
-    for path, data in _records(seen, "stages"):
-        form = _table(_table(seen.parsed(data.get("candidate"), by=f"stages/{path.name}")).get("form"))
-        if form.get("kind") == "artifact" and is_artifact_record(form):
-            known[path.stem[:16]] = form
+def _artifacts(seen: _Pass, known: Mapping[str, Mapping[str, Any]]) -> None:
+    """Files laid out below artifacts/, against the records by the folders that they name."""
     for path in sorted((seen.folder / "artifacts").rglob("*")):
         if path.is_dir() or _temporary(path):
             continue
