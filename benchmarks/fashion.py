@@ -48,15 +48,18 @@ def fashion() -> Task:
     order = np.random.default_rng(0).permutation(len(x))
     train, validation = order[:-5000], order[-5000:]
     splits = {"train": TensorDataset(x[train], y[train]), "validation": TensorDataset(x[validation], y[validation]), "test": TensorDataset(*images("t10k"))}
-    return Task(name="fashion", models={"teacher": module.fashion_resnet18}, weights={"teacher": DATA / "teachers" / "fashion_resnet18.safetensors"}, splits=splits, metric=accuracy())
+    weights = DATA / "teachers" / "fashion_resnet18.safetensors"
+    return Task(name="fashion", models={"teacher": module.fashion_resnet18}, weights={"teacher": weights}, splits=splits, metric=accuracy())
 
 
 def runs(root: Path) -> dict[str, Result]:
     task, done = fashion(), {}
     alone = Plan(stages=(Stage(technique="quantize"),), control=False)
-    student = {"student": "limbeck:resnet", "options": {"widths": [16, 32, 64], "blocks": [1, 1, 1]}, "training": Training(epochs=EPOCHS, batch_size=128, learning_rate=5e-3)}
+    training = Training(epochs=EPOCHS, batch_size=128, learning_rate=5e-3)
+    student = {"student": "limbeck:resnet", "options": {"widths": [16, 32, 64], "blocks": [1, 1, 1]}, "training": training}
     compound = Plan(stages=(Stage(technique="distill", config=student, gate=Gate(retention=0.95)), Stage(technique="quantize", gate=Gate(retention=0.95))))
-    for name, plan, contract in (("int8", alone, Contract(retention=0.99, size_ratio=3.5, speedup_p50=2)), ("compound", compound, Contract(retention=0.95, size_ratio=30, speedup_p50=5))):
+    asked = {"int8": (alone, Contract(retention=0.99, size_ratio=3.5, speedup_p50=2)), "compound": (compound, Contract(retention=0.95, size_ratio=30, speedup_p50=5))}
+    for name, (plan, contract) in asked.items():
         done[name] = compress(task, contract, plan, name=name, root=root, seed=SEED, log=Lines())
     return done
 

@@ -54,8 +54,8 @@ def main() -> int:
     fit = clock.wrap("training", train.fit)
     for module in (offline, recover, control):
         vars(module)["fit"] = fit
-    for module, name, kind in ((measure, "latency", "measuring"), (measure, "peak_memory", "measuring"), (quality, "rows_of", "measuring"), (quality, "rows_of_module", "measuring")):
-        setattr(module, name, clock.wrap(kind, getattr(module, name)))
+    for module, name in ((measure, "latency"), (measure, "peak_memory"), (quality, "rows_of"), (quality, "rows_of_module")):
+        setattr(module, name, clock.wrap("measuring", getattr(module, name)))
     object.__setattr__(ONNXRUNTIME, "export", clock.wrap("exporting", ONNXRUNTIME.export))
     vars(examiner)["profile"] = clock.wrap("measuring", vars(examiner)["profile"])
     with tempfile.TemporaryDirectory() as folder:

@@ -154,6 +154,9 @@ TASKS = [
         "mat1 and mat2",
     ),
     task("one answer for the whole batch", "Net.forward = lambda self, x: self.down(self.up(x)).mean(0)", "output 'logits' must have one entry a sample (60), got a shape of [3]"),
+    task(
+        "an output that names a path", "options['outputs'] = lambda raw: {'../logits': raw}", "an output must be named by letters", "got '../logits'", "Rename it in Task.outputs"
+    ),
     task("empty split", "parts['test'] = data(0, 3)", "split 'test' is empty. Give it samples."),
     task("missing split", "parts['tset'] = parts.pop('test')", "has no split 'test'", "Did you mean 'tset'?"),
     task(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from limbeck import api
 from limbeck.cli import render
 from limbeck.core.candidate import Blueprint
-from limbeck.core.errors import LimbeckError
+from limbeck.core.errors import ConfigError, LimbeckError, ReplayError
 from limbeck.intake.runfile import read_runfile
 from limbeck.mechanics.build import build
 from limbeck.pipeline.journal import FIRST, line_hash, read
@@ -308,6 +308,43 @@ def test_what_is_not_changed_is_taken(name, tmp_path):
 @given(rng=st.randoms(use_true_random=False))
 def test_damage_is_an_error_of_ours(name, rng, tmp_path):
     TARGETS[name](rng, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tensors": {"weight": [2**31]}}, "the edits ask for tensors of 2,147,483,648 numbers, more than 4,194,304"),
+        ({"tensors": {"weight": [4000, 4000]}}, "the edits ask for tensors of 16,000,000 numbers"),
+        ({"tensors": {"weight": [-1, 3]}}, r"tensor 'weight' of 'features.0' must have a list of sizes ≥ 0, got \[-1, 3\]"),
+        ({"tensors": {"weight": 4}}, "must have a list of sizes ≥ 0, got 4"),
+        ({"tensors": {"weight": [True]}}, "must have a list of sizes"),
+        ({"tensors": {"wieght": [4]}}, "has no tensor 'wieght'"),
+        ({"attributes": {"out_channels": "4"}}, r"attribute 'out_channels' of 'features.0' must be of the kind that it was \(int\), got 4"),
+        ({"attributes": {"_parameters": 3}}, "has no attribute '_parameters'"),
+        ({"attributes": {"training": False}}, "has no attribute 'training'"),
+        ({"module": "features.9"}, "there is no module 'features.9'"),
+        ({"edit": ["reshape"]}, "which this limbeck doesn't know"),
+        ({"edit": "quantize", "port": "weight", "bits": 10**9, "axis": 0}, "must have 2 to 16 bits, got 1000000000"),
+        ({"edit": "quantize", "port": "weight", "bits": 8, "axis": 9}, "is malformed: IndexError"),
+    ],
+)
+def test_an_edit_that_was_damaged_is_told_and_takes_no_memory(change, message):
+    edit = {"edit": "reshape", "module": "features.0", "attributes": {}, "tensors": {}} | change
+    with pytest.raises(ReplayError, match=message):
+        build(Blueprint("task:small", {}, (edit,)), TASK)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"width": 10**6}, "would have 90,000,049,000,006 numbers, more than 268,435,456"),
+        ({"depth": 10**9}, "convnet.depth must be at most 1,000, got 1000000000"),
+        ({"widht": 8}, "can't be built from channels = 1, classes = 3, widht = 8: .*unexpected keyword argument 'widht'"),
+    ],
+)
+def test_a_family_of_absurd_size_is_told_and_takes_no_memory(kwargs, message):
+    with pytest.raises(ConfigError, match=message):
+        build(Blueprint("limbeck:convnet", {"channels": 1, "classes": 3} | kwargs), TASK)
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ class ConsoleLog:
             self._note, self._began, self._first = note, now, done
             self._said = now if not self._bar else float("-inf")
             if self._bar:
-                self._task = self._bar.add_task(note, total=total or None, completed=done)
+                self._task = self._bar.add_task(note, total=total or None, completed=int(done))
         if self._bar and self._task is not None:
             if now - self._said > REDRAW or (total and done >= total):
                 self._said = now

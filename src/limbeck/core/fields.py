@@ -196,7 +196,7 @@ def json_schema(config: type) -> dict[str, Any]:
     """JSON Schema (2020-12) of a config."""
     properties = {}
     for field in fields_of(config):
-        schema = _schema(field.type)
+        schema: dict[str, Any] = _schema(field.type)
         if field.unit:
             text = {"type": "string", "pattern": f"^ *[+-]?[0-9]+([.][0-9]+)? *({'|'.join(name for name, _ in field.unit.scales)}) *$"}
             schema = {"anyOf": [*schema.get("anyOf", [schema]), text]}

@@ -70,7 +70,9 @@ def disk(path: Path) -> Iterator[None]:
                 f"{place} can't be written: {error.strerror}; {free(place)} are free there. Nothing is left half-written: make room and run the same command again to go on."
             ) from error
         if error.errno in CLOSED:
-            raise RunError(f"{place} can't be written: {error.strerror}. Make its folder writable and run the same command again to go on, or choose another with run.root.") from error
+            raise RunError(
+                f"{place} can't be written: {error.strerror}. Make its folder writable and run the same command again to go on, or choose another with run.root."
+            ) from error
         raise
 
 

@@ -40,9 +40,7 @@ class Recovery:
 class Gate:
     """What a stage must show on validation before the run goes on from it."""
 
-    retention: Annotated[
-        float | None, Range(0, TOO_GOOD), FRACTION, PERCENT, "lower bound against the baseline; none: an even share of what the contract leaves"
-    ] = None
+    retention: Annotated[float | None, Range(0, TOO_GOOD), FRACTION, PERCENT, "lower bound against the baseline; none: an even share of what the contract leaves"] = None
     speedup: Annotated[float, Range(0, None), "how much faster (p50) than its input pays"] = 1.2
     shrink: Annotated[float, Range(0, None), "how much smaller than its input pays"] = 2.0
     pays: Annotated[Literal["either", "bytes", "nothing"], "whether speed or bytes must pay; `bytes` doesn't time"] = "either"

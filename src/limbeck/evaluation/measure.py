@@ -69,9 +69,7 @@ def _paused(blocks: Sequence[Sequence[float]]) -> bool:
     return max(samples) > max(PAUSE_MS, PAUSE_TIMES * median(samples))
 
 
-def peak_memory(
-    artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: int, runs: int = 10, timeout_s: float = TIMEOUT_S, stop: Callable[[], bool] = lambda: False
-) -> int:
+def peak_memory(artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: int, runs: int = 10, timeout_s: float = TIMEOUT_S, stop: Callable[[], bool] = lambda: False) -> int:
     """Resident bytes, at their peak, of loading an artifact and running it, above an empty session of its runtime; ≥ 0.
 
     One fresh process imports the runtime, reads the feed, opens and runs the runtime's empty artifact, and sets its peak back;
@@ -100,9 +98,7 @@ def download_bytes(artifact: Artifact) -> int:
     return total
 
 
-def _answer(
-    artifacts: Sequence[Artifact], feed: Mapping[str, np.ndarray], *, threads: int, timeout_s: float, stop: Callable[[], bool], request: dict[str, Any]
-) -> dict[str, Any]:
+def _answer(artifacts: Sequence[Artifact], feed: Mapping[str, np.ndarray], *, threads: int, timeout_s: float, stop: Callable[[], bool], request: dict[str, Any]) -> dict[str, Any]:
     """What a fresh child says to a request. Raises: the LimbeckError that it answers with, or ArtifactError if it doesn't answer."""
     for name, value in feed.items():
         if value.dtype.kind not in "iufb":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -15,6 +16,7 @@ from limbeck.core.task import Task
 from limbeck.intake.fingerprint import CHOSEN, spread
 from limbeck.mechanics.data import batch_of, batches, labels, predict
 
+NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 LOOKED_AT = 64  # samples of each split that the teacher answers here
 BATCH = 256
 ALL_LABELS = 100_000  # samples of a split up to which every label is looked at
@@ -61,6 +63,8 @@ def _answers(task: Task, teacher: nn.Module, split: str) -> dict[str, Tensor]:
     with torch.no_grad(), users_code(f"task '{task.name}': the model '{task.teacher}' doesn't run on a batch of split '{split}'", always=True):
         outputs = predict(task, teacher, batch)
     for name, value in outputs.items():
+        if not NAME.fullmatch(str(name)):
+            raise TaskError(f"task '{task.name}': an output must be named by letters, digits, '_', '.' and '-', got {name!r}: files are named after it. Rename it in Task.outputs.")
         if value.dim() == 0 or len(value) != len(ids):
             raise TaskError(
                 f"task '{task.name}': output '{name}' must have one entry a sample ({len(ids)}), got a shape of {list(value.shape)}. Put the batch first in Task.outputs."

@@ -101,7 +101,7 @@ def _fitting(path: str, key: str, old: Any, new: Any) -> Any:
     kinds: Any = (int, float) if number else (list, tuple) if isinstance(old, tuple) else PLAIN if old is None else type(old)
     if not isinstance(new, kinds) or (number and isinstance(new, bool)) or not isinstance(new, (*PLAIN, list, tuple)):
         raise ReplayError(f"attribute '{key}' of '{path}' must be of the kind that it was ({type(old).__name__}), got {str(new)[:80]}. {DAMAGED}")
-    return tuple(new) if isinstance(old, tuple) else new
+    return tuple(new) if isinstance(old, tuple) and isinstance(new, (list, tuple)) else new
 
 
 KINDS: dict[str, Callable[[nn.Module, list[Edit]], None]] = {

@@ -139,7 +139,6 @@ class CachedTeacher:
         return {n: torch.cat([p[n] for p in parts]).numpy().astype(self.dtype) for n in floats}
 
 
-
 def _array(array: np.ndarray) -> bytes:
     """As the bytes of an `.npy` file."""
     buffer = io.BytesIO()

@@ -51,7 +51,9 @@ class Kept:
 class Examiner:
     """Exports candidates to the target and measures their artifacts, once each."""
 
-    def __init__(self, root: Path, store: Store, task: Task, target: Target, fingerprints: Mapping[str, str], log: Log, *, seconds: float, confidence: float, stop: Callable[[], bool]):
+    def __init__(
+        self, root: Path, store: Store, task: Task, target: Target, fingerprints: Mapping[str, str], log: Log, *, seconds: float, confidence: float, stop: Callable[[], bool]
+    ):
         self._seconds, self._confidence = seconds, confidence
         self._stop, self._leaving = stop, Leaving(stop)
         self._root, self._store, self._task, self._target = root, store, task, target
@@ -193,6 +195,6 @@ class Examiner:
 
 
 def _unrest(taken: Sequence[Latency]) -> tuple[int, float]:
-    """How disturbed a timing is: how many of its artifacts were, then how far their p90 lie above their medians."""
-    spreads = [np.percentile(one.samples, 90) / np.median(one.samples) for one in taken]
+    """How disturbed a timing is: how many of its artifacts were, then how far apart their p10 and p90 lie."""
+    spreads = [np.percentile(one.samples, 90) / np.percentile(one.samples, 10) for one in taken]
     return sum(one.disturbed for one in taken), float(sum(spreads))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,13 +33,14 @@ class Leaving:
         self._ask(what)
 
     def _watch(self, what: str) -> Iterator[None]:
-        over, asked = threading.Event(), threading.Event()
+        over, asked, main = threading.Event(), threading.Event(), threading.get_ident()
 
         def watch() -> None:
             while not over.wait(POLL_S):
                 if self._stop():
                     asked.set()
-                    _thread.interrupt_main()
+                    if callable(signal.getsignal(signal.SIGINT)):  # a real one, since it must end a sleep or a read, too
+                        signal.pthread_kill(main, signal.SIGINT)
                     return
 
         thread = threading.Thread(target=watch, daemon=True)
