@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from limbeck.mechanics.views import Views
 from limbeck.techniques import cards
 
 DOCS = Path(__file__).parent
+RECORDS = DOCS.parent / "benchmarks" / "records"
 MARK = re.compile(r"<!-- config -->(?:.*?<!-- /config -->)?", re.DOTALL)
 TABLES = (
     ("[task]", TaskEntry),
@@ -40,8 +42,37 @@ def pages() -> dict[Path, str]:
         if path.exists():
             block = f"<!-- config -->\n{table(card.config)}\n<!-- /config -->"
             found[path] = MARK.sub(lambda _, b=block: b, path.read_text())
+    readme = DOCS.parent / "README.md"
+    found[readme] = _filled(_filled(readme.read_text(), "demo", f"```text\n{(RECORDS / 'demo.txt').read_text().rstrip()}\n```"), "fashion", _fashion())
     found[DOCS / "reference.md"] = "\n\n".join(("# Reference", "Generated from the code by `make docs`.", *_options(), *_help())) + "\n"
     return found
+
+
+def _filled(text: str, mark: str, block: str) -> str:
+    """A page with what stands between `<!-- mark -->` and `<!-- /mark -->` replaced."""
+    pattern = re.compile(f"<!-- {mark} -->(?:.*?<!-- /{mark} -->)?", re.DOTALL)
+    return pattern.sub(lambda _: f"<!-- {mark} -->\n{block}\n<!-- /{mark} -->", text)
+
+
+def _fashion() -> str:
+    """The table of `benchmarks/fashion.py`, from its record."""
+    runs = json.loads((RECORDS / "fashion.json").read_text())["runs"]
+    rows = ["| | accuracy on test | kept (95 % bound) | bytes | times smaller | times faster (p50) |", "| --- | --- | --- | --- | --- | --- |"]
+    first = runs["int8"]["baseline"]
+    rows.append(f"| teacher, FP32 | {first['metric']['value']:.2%} | | {first['size_bytes']:,} | 1 | 1 |")
+    names = {"int8": "`quantize` alone", "compound": "`distill` into a ResNet-8, then `quantize`"}
+    for key, name in names.items():
+        run = runs[key]
+        speed = next(v["measured"] for v in run["contract"] if v["gate"] == "speedup_p50")
+        rows.append(
+            f"| {name} | {run['final']['metric']['value']:.2%} | {run['retention']['value']:.3f} (≥ {run['retention']['low']:.3f}) "
+            f"| {run['final']['size_bytes']:,} | {run['ratios']['size']:.1f} | {speed:.1f} |"
+        )
+    control = runs["compound"]["control"]
+    rows.append(
+        f"| control: that ResNet-8 in FP32 without a teacher | {control['metric']['value']:.2%} | {control['retention']['value']:.3f} (≥ {control['retention']['low']:.3f}) | {control['size_bytes']:,} | | |"
+    )
+    return "\n".join(rows)
 
 
 def _options() -> list[str]:

@@ -35,7 +35,7 @@ from typing import Any
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 NAMED = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod", "os.utime"}
-TIDYING = {"os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
+TIDYING = {"os.remove", "os.rmdir", "os.mkdir", "os.truncate", "step", "subprocess.Popen"}  # what leaves no file that the next start would read
 MEASURED = ("latency", "memory", "twin")  # what a clock or the machine says: kept as records, never equal twice
 IN_A_CHILD_S = 0.4  # from starting a measuring process to a kill while it works
 Files = dict[str, tuple[int, int, int]]  # path → inode, size, time of change
@@ -284,7 +284,7 @@ def killed(project: Path, number: int) -> dict[str, Any]:
 
 
 def resumed(project: Path, run: str, seen: Path | None) -> dict[str, Any]:
-    """Start the run again. With `seen`, leave as soon as it has tidied up if another was in this state before."""
+    """Start the run again. With `seen`, leave ahead of its first write if another, tidied up, was in this state before."""
     tidy = threading.Event()
 
     def look(count: int, event: str, path: str) -> None:
@@ -366,7 +366,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--run", default="run")
     parser.add_argument("--interval", type=int, required=True, help="steps between two checkpoints")
-    parser.add_argument("--walk", nargs="*", default=[], help="copies to start again from: all, every:N, or KIND:PATTERN:NTH")
+    parser.add_argument("--walk", nargs="*", default=[], help="copies to start again from: all, every:N, or KIND:PATTERN:NTH (torn: in mid-write)")
     parser.add_argument("--kill", nargs="*", default=[], help="events to kill at for real: every:N, or KIND:PATTERN:NTH")
     parser.add_argument("--at-once", type=int, default=1)
     asked = parser.parse_args()
@@ -386,7 +386,8 @@ def _all(asked: argparse.Namespace) -> dict[str, Any]:
         return {"broken": [f"the run that nobody killed: {seen}"]}
     events = [[number, event, path, {n: s for n, s in steps.items() if n in seen["loops"]}] for number, event, path, steps in seen["events"]]
     reference = outcome(whole, asked.run)
-    names = {str(n) for n in chosen(asked.walk, events)} if asked.walk != ["all"] else {s["name"] for s in seen["states"]}
+    torn = [["torn", s["name"], s["event"]] for s in seen["states"] if s["name"].endswith("-torn")]
+    names = {str(n) for n in chosen(asked.walk, [*events, *([name, kind, path] for kind, name, path in torn)])} if asked.walk != ["all"] else {s["name"] for s in seen["states"]}
     states = [s for s in seen["states"] if names & set(s["numbers"])]
     walked, broken = _walked(states, asked, answers), []
     for state in states:
@@ -407,7 +408,7 @@ def _walked(states: list[dict[str, Any]], asked: argparse.Namespace, answers: Pa
     return all_of(jobs, answers, at_once=asked.at_once)
 
 
-def chosen(words: list[str], events: list[list[Any]]) -> list[int]:
+def chosen(words: list[str], events: list[list[Any]]) -> list[Any]:
     """The numbers of events: `every:N`, or `KIND:PATTERN:NTH` with NTH from 0, negative from the end."""
     numbers: list[int] = []
     for word in words:

@@ -48,7 +48,7 @@ def demo(
     def work(log: Any, stop: Callable[[], bool]) -> Any:
         from limbeck import api
 
-        return api.run(prepare(folder, quick=quick, log=log), log=log, stop=stop).summary
+        return _told(api.run(prepare(folder, quick=quick, log=log), log=log, stop=stop), log)
 
     _leave(_working(work, json_=json_, debug=debug, render="run", log_json=log_json))
 
@@ -66,7 +66,7 @@ def run(
     def work(log: Any, stop: Callable[[], bool]) -> Any:
         from limbeck import api
 
-        return api.run(path, name=name, log=log, stop=stop).summary
+        return _told(api.run(path, name=name, log=log, stop=stop), log)
 
     _leave(_working(work, json_=json_, debug=debug, render="run", log_json=log_json))
 
@@ -211,6 +211,12 @@ def _working(work: Callable[[Any, Callable[[], bool]], Any], *, json_: bool, deb
 
         {**renderers.RENDERERS, **lookback.RENDERERS}[render](data)
     return data
+
+
+def _told(result: Any, log: Any) -> dict[str, Any]:
+    """A run's summary, after saying where its folder is."""
+    log.event("done", folder=str(result.folder), verdict=result.verdict)
+    return result.summary
 
 
 def _interrupt(stopped: threading.Event) -> None:

@@ -116,7 +116,7 @@ def run(data: Mapping[str, Any]) -> None:
     speed = f", {ratios['latency_p50']:.1f}× faster (p50)" if ratios["latency_p50"] else ""
     where = f"{data['baseline']['runtime']}, {data['baseline']['threads']} thread(s); look {data['test_looks']} at this test split"
     out.print(f"{status_text(data['verdict'])} {ratios['size']:.1f}× smaller{speed}; {where}", soft_wrap=True)
-    out.print(f"artifact: {data['run']}/{data['final']['artifact']}", soft_wrap=True)
+    out.print(f"artifact: {data['final']['artifact']}, in the folder of run {data['run']}", soft_wrap=True)
     if data["closest"]:
         out.print(f"closest: stage {data['closest']['stage']}, worst violation {data['closest']['violation']:.1%}")
 

@@ -37,7 +37,7 @@ class Views:
     shift: Annotated[int, Range(0, None), "pixels by which the image is moved at most, along each axis; zeros fill the gap"] = 0
     noise: Annotated[float, Range(0, None), "standard deviation of the noise that is added, in the input's own unit"] = 0.0
     versions: Annotated[int, Range(1, None), Hint("A view is chosen by epoch mod versions."), "how many different views of a sample there are"] = 8
-    seed: Annotated[int, Range(0, 2**64 - 1), "chooses all draws"] = 0
+    seed: Annotated[int, Range(0, 2**63 - 1), "chooses all draws"] = 0
     input: Annotated[int | str, Range(0, None), "which of the model's inputs is augmented: its position (positional ones first), or its keyword"] = 0
 
     def __post_init__(self) -> None:
