@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -244,5 +245,7 @@ history.register(app, _working, _leave)
 
 
 def main() -> None:
-    """The entry point of the command `limbeck`."""
+    """The entry point of the command `limbeck`. Threads that wait don't spin: beside another busy process they would crawl."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     sys.exit(app())
