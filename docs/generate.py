@@ -69,9 +69,8 @@ def _fashion() -> str:
             f"| {run['final']['size_bytes']:,} | {run['ratios']['size']:.1f} | {speed:.1f} |"
         )
     control = runs["compound"]["control"]
-    rows.append(
-        f"| control: that ResNet-8 in FP32 without a teacher | {control['metric']['value']:.2%} | {control['retention']['value']:.3f} (≥ {control['retention']['low']:.3f}) | {control['size_bytes']:,} | | |"
-    )
+    kept = f"{control['retention']['value']:.3f} (≥ {control['retention']['low']:.3f})"
+    rows.append(f"| control: that ResNet-8 in FP32 without a teacher | {control['metric']['value']:.2%} | {kept} | {control['size_bytes']:,} | | |")
     return "\n".join(rows)
 
 
