@@ -78,7 +78,7 @@ def test_a_run_killed_at_a_write_a_step_or_a_measurement_comes_to_the_same_end(t
     """A sample: really killed in mid-interval of training and while a child measures; else from the folder that a kill would leave."""
     project = write_project(tmp_path / "project", plan=PLAN, run="control = false\n")
     copies = ["os.rename:checkpoints/:-1", "torn:stages/:-1", "os.rename:HEAD:-1", "torn:journal:-1"]
-    found = harness(project, tmp_path / "work", "--walk", *copies, "--kill", "step:distilling:7", "subprocess.Popen::-2")
+    found = harness(project, tmp_path / "work", "--walk", *copies, "--kill", "step:distilling:7", "subprocess.Popen::0")
     assert found["states"] == 4 and len(found["kills"]) == 2 and found["verdicts"] == ["PASS"] * 4
 
 
