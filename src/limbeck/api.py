@@ -57,6 +57,8 @@ def compress(
     timing_seconds: float = 2.0,
     log: Log | None = None,
     stop: Callable[[], bool] = lambda: False,
+    run_file: Path | None = None,
+    entry: str | None = None,
 ) -> Result:
     """Make the task's teacher smaller and faster until the contract holds on the deployed artifact, or say why it doesn't.
 
@@ -66,6 +68,7 @@ def compress(
         plan: The stages; None lets limbeck plan (see `limbeck.planner.sequential`).
         root: The folder of runs; this run's is `root/name`.
         stop: Asked between steps; True leaves a checkpoint and raises Interrupted.
+        run_file, entry: Where the task came from; noted, so that a report finds its samples again.
     Raises: TaskError, ConfigError, RunError for what the caller can mend; Interrupted.
     """
     from limbeck.pipeline.context import Announced, QuietLog
@@ -74,7 +77,16 @@ def compress(
     from limbeck.planner.sequential import sequential
 
     request = Request(
-        task=task, contract=contract, plan=plan or sequential(task, contract), target=target or Target(), name=name, root=Path(root), seed=seed, timing_seconds=timing_seconds
+        task=task,
+        contract=contract,
+        plan=plan or sequential(task, contract),
+        target=target or Target(),
+        name=name,
+        root=Path(root),
+        seed=seed,
+        timing_seconds=timing_seconds,
+        run_file=run_file,
+        entry=entry,
     )
     with users_code(f"task '{task.name}'"):
         return Result(Path(root) / name, carry_out(request, log=Announced(log or QuietLog()), stop=stop))
@@ -102,6 +114,8 @@ def run(path: str | Path, *, name: str | None = None, log: Log | None = None, st
         timing_seconds=file.run.timing_seconds,
         log=log,
         stop=stop,
+        run_file=path,
+        entry=file.task.entry,
     )
 
 

@@ -31,7 +31,8 @@ def accuracy(output: str | None = None, target: str | int | None = None) -> Metr
 
     def rows(outputs: Outputs, batch: Any) -> Rows:
         logits, truth = _logits_and_classes("accuracy", outputs, batch, output=output, target=target)
-        return {"correct": (_predicted(logits) == truth).astype(np.int8)}
+        predicted = _predicted(logits)
+        return {"correct": (predicted == truth).astype(np.int8), "predicted": predicted, "target": truth}
 
     return Metric(name="accuracy", rows=rows, reduce=lambda r: _mean(r["correct"]), proportion="correct", target="class")
 
@@ -48,7 +49,7 @@ def top_k(k: int, output: str | None = None, target: str | int | None = None) ->
             raise TaskError(f"metric '{name}' is always 1: there are {logits.shape[1]} classes. Choose k below that.")
         own = np.take_along_axis(logits, truth[:, None], axis=1)
         before = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) < truth[:, None]))
-        return {"correct": (before.sum(axis=1) < k).astype(np.int8)}
+        return {"correct": (before.sum(axis=1) < k).astype(np.int8), "predicted": _predicted(logits), "target": truth}
 
     return Metric(name=name, rows=rows, reduce=lambda r: _mean(r["correct"]), proportion="correct", target="class")
 

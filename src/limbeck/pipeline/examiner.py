@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from limbeck.pipeline.records import read_record, record
 from limbeck.pipeline.store import Store, digest, write
 from limbeck.runtimes import parity, runtime
 
-WORK = {"export": "an export", "rows": "an evaluation", "latency": "a timing", "memory": "a measurement of memory", "twin": "the untrained twin"}
+WORK = {"export": "an export", "golden": "the golden samples", "rows": "an evaluation", "latency": "a timing", "memory": "a measurement of memory", "twin": "the untrained twin"}
+GOLDEN = 8  # samples of validation whose answers go with the artifact
 FLOAT_TOLERANCE = 1e-3  # how far, relative to the largest output, a float artifact may be from its module
 
 
@@ -77,7 +78,7 @@ class Examiner:
         sha = self._store.put_candidate(candidate)
         key = {"candidate": sha, "runtime": self._target.runtime, "versions": self._versions, "data": self._fingerprints["train"], "code": self._fingerprints["code"]}
         data = self.recorded("export", key, lambda: self._exported(candidate, name))
-        return Kept(candidate=sha, **data)
+        return Kept(candidate=sha, **{k: v for k, v in data.items() if k != "layers"})
 
     def _exported(self, candidate: Candidate, name: str) -> dict[str, Any]:
         if isinstance(candidate.form, ArtifactForm):
@@ -87,6 +88,7 @@ class Examiner:
                 "macs": None,
                 "kernels": self._runtime.describe(candidate.form.artifact),
                 "parity": None,
+                "layers": None,
             }
         self._log.event("exporting", candidate=name, runtime=self._target.runtime)
         self._log.progress(0, 0, f"exporting {name}")
@@ -104,7 +106,14 @@ class Examiner:
             raise StageError(f"exported to {self._target.runtime}, {name} differs from its torch module {far}. The exporter doesn't understand something in this model.")
         counted = profile(model, *arguments(self._task, batch_of(self._task, "train", [0])))
         record = self._store.put_artifact(artifact)
-        return {"artifact": record, "parameters": counted.parameters, "macs": counted.macs, "kernels": self._runtime.describe(artifact), "parity": same}
+        return {
+            "artifact": record,
+            "parameters": counted.parameters,
+            "macs": counted.macs,
+            "kernels": self._runtime.describe(artifact),
+            "parity": same,
+            "layers": [asdict(layer) for layer in counted.layers],
+        }
 
     def artifact(self, kept: Kept) -> Artifact:
         return self._store.artifact(kept.artifact, self._root / "artifacts" / kept.mark[:16])
@@ -116,12 +125,29 @@ class Examiner:
         def take() -> dict[str, str]:
             self._log.event("evaluating", artifact=kept.mark[:12], split=split)
             rows = quality.rows_of(self._runtime.load(self.artifact(kept), self._target.threads), self._task, split, progress=self._log.progress)
-            buffer = io.BytesIO()
-            np.savez(buffer, allow_pickle=False, **rows)
-            return {"rows": self._store.put(buffer.getvalue())}
+            return {"rows": self._store.put(_packed(rows))}
 
         with np.load(io.BytesIO(self._store.get(self.recorded("rows", key, take)["rows"])), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
+
+    def golden(self, kept: Kept) -> str:
+        """The object of what this artifact answers, one sample at a time, to samples spread over validation: for whoever deploys it.
+
+        An npz of `<i>/in/<input>` and `<i>/out/<output>` for each sample, and `ids`, their numbers in validation.
+        """
+        key = {"artifact": kept.mark, "data": self._fingerprints["validation"], "code": self._fingerprints["code"], "versions": self._versions, "machine": self._machine}
+
+        def take() -> str:
+            count = len(self._task.split("validation"))
+            ids = np.linspace(0, count - 1, min(GOLDEN, count)).round().astype(np.int64)
+            session = self._runtime.load(self.artifact(kept), self._target.threads)
+            arrays = {"ids": ids}
+            for i, sample in enumerate(ids):
+                inputs = feed(self._task, batch_of(self._task, "validation", [int(sample)]))
+                arrays |= {f"{i}/in/{k}": v for k, v in inputs.items()} | {f"{i}/out/{k}": v for k, v in session(inputs).items()}
+            return self._store.put(_packed(arrays))
+
+        return self.recorded("golden", key, take)
 
     def latencies(self, kept: Sequence[Kept]) -> list[Latency]:
         """These artifacts timed in turn in one process."""
@@ -192,6 +218,13 @@ class Examiner:
         interval = quality.interval(self._task.metric, rows, confidence=confidence)
         compared = self.kept_of(kept, baseline, split=split, confidence=confidence) if baseline else {}
         return Examined(evidence=evidence, latency=latency, **compared, metric_interval=(interval.low, interval.high))
+
+
+def _packed(arrays: Mapping[str, Any]) -> bytes:
+    """Arrays as an npz."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
 
 
 def _unrest(taken: Sequence[Latency]) -> tuple[int, float]:

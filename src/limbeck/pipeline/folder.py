@@ -41,6 +41,8 @@ class Request:
     root: Path = Path("runs")
     seed: int = 0
     timing_seconds: float = 2.0  # for each artifact, each time that it is timed
+    run_file: Path | None = None  # that asked for it, and `entry`, the task's in it: whoever reports finds the data again
+    entry: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -193,6 +193,7 @@ def _verdict(run: Run, baseline: Standing, results: Sequence[StageResult], passe
     looks = count_look(run.request.root, fingerprint=run.fingerprints["test"], run=run.request.name, artifact=digest([k.mark for k in kept]))
     examined = [examiner.examined(one, split="test", latency=latency, baseline=baseline.kept, memory=here) for one, latency in zip(kept, latencies, strict=True)]
     verdicts = contract_verdicts(contract, run.task.metric, candidate=examined[1], baseline=examined[0])
+    golden = examiner.golden(final.kept)
     run.journal.record("verdict", final=final.kept.mark, control=control.mark if control else None, status=worst(verdicts), verdicts=[summary.verdict_data(v) for v in verdicts])
     return summary.finished(
         run,
@@ -204,6 +205,7 @@ def _verdict(run: Run, baseline: Standing, results: Sequence[StageResult], passe
         results=results,
         looks=looks,
         closest=_closest(run, baseline, results) if worst(verdicts) is not Status.PASS else None,
+        golden=golden,
     )
 
 

@@ -55,6 +55,8 @@ FINISHED = {
     "contract": [VERDICT],
     "closest": Maybe({"stage": str, "violation": float}),
     "test_looks": int,
+    "task": Optional({"name": str, "entry": Maybe(str), "run_file": Maybe(str)}),
+    "golden": Optional(str),
 }
 NAMES = {str: "text", int: "a whole number", float: "a number"}
 

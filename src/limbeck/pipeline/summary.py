@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ def finished(
     results: Sequence[StageResult],
     looks: int,
     closest: dict[str, Any] | None,
+    golden: str,
 ) -> dict[str, Any]:
     """The summary of a run that came to its verdict, written."""
     status = worst(verdicts)
@@ -47,6 +49,7 @@ def finished(
         "stages": [stage_data(r) for r in results],
         "closest": closest,
         "test_looks": looks,
+        "golden": golden,
         "journal_head": run.journal.head,
     }
     return _written(run, data)
@@ -91,6 +94,7 @@ def _head(run: Run) -> dict[str, Any]:
     return {
         "schema": SUMMARY_SCHEMA,
         "run": request.name,
+        "task": {"name": request.task.name, "entry": request.entry, "run_file": os.path.relpath(request.run_file, run.folder) if request.run_file else None},
         "environment": {
             "versions": environment.versions(),
             "machine": environment.machine(),
