@@ -26,7 +26,7 @@ def distill(student: str, *, training: Training = SHORT, **config) -> Stage:
     return stage("distill", student=student, training=vars(training), **config)
 
 
-def compressed(task: Task, root: Path, *stages: Stage, control: bool = False, **limits: float) -> limbeck.Result:
+def compressed(task: Task, root: Path, *stages: Stage, control: bool = False, **limits: float) -> limbeck.Run:
     contract = Contract(**(limits or {"size_ratio": 1.5}))  # type: ignore[arg-type]
     return limbeck.compress(task, contract, Plan(stages=stages, control=control), root=root, timing_seconds=0.1)
 
@@ -257,3 +257,26 @@ def test_what_another_device_must_show_is_unverified_here(tmp_path):
     result = limbeck.compress(small_task(), contract, Plan(stages=(stage("quantize"),), control=False), target=limbeck.Target(host="imported"), root=tmp_path, timing_seconds=0.1)
     assert {v["gate"]: v["status"] for v in result.summary["contract"]} == {"size_ratio": "PASS", "latency_p90_ms": "UNVERIFIED"}
     assert result.exit_code == 4 and result.summary["final"]["latency_ms"] is None
+
+
+def test_a_candidate_that_keeps_the_contract_is_final_though_its_own_gate_asked_for_more(tmp_path):
+    """distill keeps the contract and misses its gate; quantize of the teacher passes its gate and misses the contract."""
+    strict = Gate(pays="bytes", shrink=1.05, retention=1.04)
+    run = compressed(
+        small_task(),
+        tmp_path,
+        stage("distill", gate=strict, student="small", training=vars(Training(epochs=15, batch_size=16))),
+        stage("quantize", samples=64),
+        control=True,
+        retention=0.5,
+        size_ratio=3.5,
+    )
+    summary = run.summary
+    first, second = summary["stages"]
+    assert first["verdict"] != "PASS" and second["verdict"] == "PASS" and summary["baseline"]["size_bytes"] / second["size_bytes"] < 3.5, "the case that is meant"
+    assert summary["chosen"]["stage"] == "distill" and "quantize misses size_ratio" in summary["chosen"]["why"] and run.verdict == "PASS"
+    assert summary["final"]["artifact"] == first["artifact"] and summary["control"]["size_bytes"] == summary["final"]["size_bytes"]
+    assert json.loads((run.folder / "HEAD.json").read_text())["onnxruntime"]["stage"] == "distill"
+    again = limbeck.Run.open(run.folder)
+    assert again.summary == summary
+    assert run.verify()["clean"] and "Final is distill" in run.report().read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ def prepare(folder: Path, *, quick: bool, log: Any) -> Path:
         for source in SOURCE.glob("*.*"):
             if source.suffix in (".py", ".toml") and not (folder / source.name).exists():
                 write(folder / source.name, source.read_bytes())
+        if not (folder / "digits.npz").exists():
+            write(folder / "digits.npz", _digits())
     except OSError as error:
         raise TaskError(f"the demo's folder {folder} can't be written: {error.strerror}. Choose another with --folder.") from error
     weights = folder / "teacher.safetensors"
@@ -37,6 +40,17 @@ def prepare(folder: Path, *, quick: bool, log: Any) -> Path:
         sync_folder(folder)
         log.event("note", text=f"teacher trained in {time.monotonic() - start:.0f} s")
     return folder / ("quick.toml" if quick else "limbeck.toml")
+
+
+def _digits() -> bytes:
+    """scikit-learn's digits as an npz of `pixels` [1797, 64], 0 to 16, and `targets` [1797]: a run then needn't import scikit-learn."""
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    pixels, targets = load_digits(return_X_y=True)
+    buffer = io.BytesIO()
+    np.savez(buffer, pixels=pixels.astype(np.uint8), targets=targets.astype(np.int64))
+    return buffer.getvalue()
 
 
 def _module(path: Path) -> Any:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from limbeck.core.candidate import Artifact
-from limbeck.core.errors import LimbeckError
+from limbeck.core.errors import ArtifactError, LimbeckError
 from limbeck.runtimes import runtime
 from limbeck.runtimes.card import Session
 
@@ -38,7 +38,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     threading.Thread(target=_end_with_parent, args=(request["alive"],), daemon=True).start()
     try:
-        answer = {"peak_memory": peak_memory, "latency": latency}[request["measure"]](request)
+        answer = {"peak_memory": peak_memory, "latency": latency, "answers": answers, "operators": operators}[request["measure"]](request)
     except LimbeckError as error:
         answer = {"error": type(error).__name__, "message": str(error)}
     with os.fdopen(answer_to, "w") as stream:
@@ -67,6 +67,13 @@ def _load(request: dict[str, Any], index: int) -> Session:
     return runtime(artifact.runtime).load(artifact, request["threads"])
 
 
+def answers(request: dict[str, Any]) -> dict[str, Any]:
+    """What the artifact answers to the feed: its names, the arrays in the file that the request names."""
+    found = _load(request, 0)(_feed(request))
+    np.savez(request["answers"], *found.values())
+    return {"names": list(found)}
+
+
 def latency(request: dict[str, Any]) -> dict[str, Any]:
     """Load all, warm all up, take turns. Answers the milliseconds of each block, and the share of time spent waiting for a CPU."""
     feed = _feed(request)
@@ -81,6 +88,19 @@ def latency(request: dict[str, Any]) -> dict[str, Any]:
     gc.disable()
     blocks, waited = take_turns(runs, seconds=request["seconds"], block=request["block"], min_blocks=request["min_blocks"], waiting=waiting_ns(request["threads"]))
     return {"blocks": blocks, "waited": waited}
+
+
+def operators(request: dict[str, Any]) -> dict[str, Any]:
+    """What each operator of an artifact takes, by its runtime's own profiler, and the share of time spent waiting for a CPU."""
+    feed, artifact = _feed(request), Artifact(Path(request["artifacts"][0]["path"]), request["artifacts"][0]["runtime"])
+    _at(request, 0)
+    profiler = runtime(artifact.runtime).operators
+    if profiler is None:
+        raise ArtifactError(f"{artifact.runtime} can't say what each operator takes. Name the task, so that its modules are timed.")
+    waiting = waiting_ns(request["threads"])
+    waited, start = waiting(), time.perf_counter_ns()
+    taken = profiler.time(artifact, feed, request["threads"], request["blocks"], request["runs"])
+    return {"operators": [vars(one) for one in taken], "waited": max(0, waiting() - waited) / (time.perf_counter_ns() - start)}
 
 
 def take_turns(

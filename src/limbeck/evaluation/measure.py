@@ -21,11 +21,13 @@ from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError, ConfigError, Interrupted, MissingLibrary
 from limbeck.core.evidence import Latency
 from limbeck.runtimes import runtime
+from limbeck.runtimes.card import OperatorTime
 
 DISTURBED = 0.05  # of the time of its turns that the process waited for a CPU that another had
 PAUSE_MS, PAUSE_TIMES = 250.0, 20  # one inference this long, and this much longer than the median: the machine stood still
 POLL_S = 0.1  # how often a stop is looked for while a child measures
 TIMEOUT_S = 900.0
+BLOCKS = 15  # of inferences, over whose means a median is taken
 CHUNK = 1 << 20
 
 
@@ -84,6 +86,32 @@ def peak_memory(artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: 
         empty = runtime(artifact.runtime).empty(Path(folder))
         request = {"measure": "peak_memory", "empty": str(empty.path), "runs": runs}
         return int(_answer([artifact], feed, threads=threads, timeout_s=timeout_s, stop=stop, request=request)["bytes"])
+
+
+def operators(
+    artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: int, blocks: int = BLOCKS, runs: int = 10, stop: Callable[[], bool] = lambda: False
+) -> tuple[list[OperatorTime], bool]:
+    """What each operator of an artifact takes, by its runtime's own profiler in a fresh process, and whether that was disturbed.
+
+    Raises: as `latency`; ArtifactError if the runtime has no profiler.
+    """
+    request = {"measure": "operators", "blocks": blocks, "runs": runs}
+    answer = _answer([artifact], feed, threads=threads, timeout_s=TIMEOUT_S, stop=stop, request=request)
+    return [OperatorTime(**{**one, "block_ms": tuple(one["block_ms"])}) for one in answer["operators"]], answer["waited"] > DISTURBED
+
+
+def answers(
+    artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: int, timeout_s: float = TIMEOUT_S, stop: Callable[[], bool] = lambda: False
+) -> dict[str, np.ndarray]:
+    """What an artifact answers to a feed, asked in a fresh process: one that brings its runtime down takes nobody with it.
+
+    Raises: as `latency`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "answers.npz"
+        names = _answer([artifact], feed, threads=threads, timeout_s=timeout_s, stop=stop, request={"measure": "answers", "answers": str(file)})["names"]
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[f"arr_{i}"] for i, name in enumerate(names)}
 
 
 def download_bytes(artifact: Artifact) -> int:

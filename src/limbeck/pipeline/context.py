@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from limbeck.core.candidate import Candidate
+from limbeck.core.errors import RunError
 from limbeck.core.events import level
+from limbeck.core.secrets import masked
 from limbeck.core.task import Task
 from limbeck.core.technique import Budget, Log, Signals
 from limbeck.pipeline.store import write
@@ -46,12 +48,15 @@ class FileCheckpoint:
         write(self.path, save({k: v.contiguous() for k, v in tensors.items()}, metadata={"state": json.dumps(state)}))
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         if not self.path.exists():
             return None
-        with safe_open(self.path, framework="pt") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, json.loads(file.metadata()["state"])  # noqa: SIM118
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                return {k: file.get_tensor(k) for k in file.keys()}, json.loads(file.metadata()["state"])  # noqa: SIM118
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"the checkpoint {self.path} can't be read ({error}): it was changed or cut off. Delete it and run again: this training starts anew.") from error
 
     def stop_requested(self) -> bool:
         return self.stop()
@@ -77,6 +82,7 @@ class Announced:
     log: Log
 
     def event(self, event: str, **data: Any) -> None:
+        data = masked(data)
         logger = logging.getLogger("limbeck.run")
         if logger.hasHandlers():
             number, shown = logging.getLevelNamesMapping()[level(event).upper()], " ".join(f"{k}={v}" for k, v in data.items())

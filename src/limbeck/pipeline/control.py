@@ -15,7 +15,7 @@ from limbeck.core.facts import Fact
 from limbeck.core.fields import parse
 from limbeck.core.plan import START, Training
 from limbeck.intake.answers import unlabelled
-from limbeck.mechanics.build import base, torch_form
+from limbeck.mechanics.build import base, captured, torch_form
 from limbeck.mechanics.data import batch_of
 from limbeck.mechanics.edits import replay, submodule
 from limbeck.mechanics.terms import task_loss
@@ -32,7 +32,7 @@ def run_control(run: Run, passed: Sequence[Standing]) -> tuple[Kept | None, str]
     trained = [c for s in passed for c in _trainings(s.claims)]
     shapes = [s for s in passed if isinstance(s.candidate.form, TorchForm) and Fact.FLOAT_WEIGHTS in s.candidate.facts]
     if not trained or not shapes:
-        return None, "nothing in this plan was trained, so there is nothing to compare a training without a teacher with"
+        return None, "no stage that led to the final candidate was trained, so there is nothing to compare a training without a teacher with"
     if unlabelled(run.task):
         return None, "the training samples have no labels, so nothing can be trained without a teacher"
     form = shapes[-1].candidate.torch_form
@@ -57,7 +57,16 @@ def _product(run: Run, form: TorchForm, training: Training, key: str) -> Candida
         return run.store.get_candidate(read_record(path)["candidate"], run.folder / "scratch")
     context = run.context("control", key, "control")
     model = _fresh(run, form, context.rng.seed)
-    history = fit(model, (1.0 * task_loss()).bind(run.task), training, seed=context.rng.seed, checkpoint=context.checkpoint, log=context.log, note="the control, without a teacher")
+    history = fit(
+        model,
+        (1.0 * task_loss()).bind(run.task),
+        training,
+        seed=context.rng.seed,
+        checkpoint=context.checkpoint,
+        log=context.log,
+        monitor=lambda m: context.score(Candidate(replace(form, weights=captured(m)), START)),
+        note="the control, without a teacher",
+    )
     candidate = Candidate(torch_form(model.eval(), form.blueprint, run.task, batch_of(run.task, "train", [0, 1])), START)
     write(path, record({"key": key, "stage": "control", "candidate": run.store.put_candidate(candidate), "claims": {"history": history}}))
     context.checkpoint.path.unlink(missing_ok=True)

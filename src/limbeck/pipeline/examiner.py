@@ -14,7 +14,7 @@ import torch
 from limbeck.analysis.profile import profile
 from limbeck.core.candidate import Artifact, ArtifactForm, Candidate
 from limbeck.core.contract import Target
-from limbeck.core.errors import StageError
+from limbeck.core.errors import ArtifactError, StageError
 from limbeck.core.evidence import Evidence, Latency, Retention
 from limbeck.core.facts import Fact
 from limbeck.core.task import Task
@@ -27,6 +27,7 @@ from limbeck.pipeline.leaving import Leaving
 from limbeck.pipeline.records import read_record, record
 from limbeck.pipeline.store import Store, digest, write
 from limbeck.runtimes import parity, runtime
+from limbeck.runtimes.card import fixed_batch
 
 WORK = {"export": "an export", "golden": "the golden samples", "rows": "an evaluation", "latency": "a timing", "memory": "a measurement of memory", "twin": "the untrained twin"}
 GOLDEN = 8  # samples of validation whose answers go with the artifact
@@ -42,6 +43,7 @@ class Kept:
     parameters: int | None
     macs: int | None
     kernels: Mapping[str, Any]
+    download_bytes: int
     parity: Mapping[str, float | None] | None
 
     @property
@@ -78,15 +80,21 @@ class Examiner:
         sha = self._store.put_candidate(candidate)
         key = {"candidate": sha, "runtime": self._target.runtime, "versions": self._versions, "data": self._fingerprints["train"], "code": self._fingerprints["code"]}
         data = self.recorded("export", key, lambda: self._exported(candidate, name))
+        if "download_bytes" not in data:  # a record of limbeck before it was kept there
+            data = data | {"download_bytes": measure.download_bytes(self._laid_out(data["artifact"]))}
         return Kept(candidate=sha, **{k: v for k, v in data.items() if k != "layers"})
 
     def _exported(self, candidate: Candidate, name: str) -> dict[str, Any]:
         if isinstance(candidate.form, ArtifactForm):
+            if candidate.form.artifact.runtime != self._target.runtime:
+                file = f"a file for '{candidate.form.artifact.runtime}' ({candidate.form.artifact.path.name})"
+                raise ArtifactError(f"{name} is {file}, and the target is '{self._target.runtime}'. Set target.runtime to the first.")
             return {
                 "artifact": self._store.put_artifact(candidate.form.artifact),
                 "parameters": None,
                 "macs": None,
                 "kernels": self._runtime.describe(candidate.form.artifact),
+                "download_bytes": measure.download_bytes(candidate.form.artifact),
                 "parity": None,
                 "layers": None,
             }
@@ -100,7 +108,7 @@ class Examiner:
         batch = batch_of(self._task, "train", range(min(32, len(self._task.split("train")))))
         with torch.no_grad():
             expected = {k: v.numpy() for k, v in predict(self._task, model, batch).items()}
-        same = parity(expected, self._runtime.load(artifact, self._target.threads)(feed(self._task, batch)))
+        same = parity(expected, measure.answers(artifact, feed(self._task, batch), threads=self._target.threads, stop=self._stop))
         if Fact.QUANTIZED not in candidate.facts and (same["max_rel"] or 0.0) > FLOAT_TOLERANCE:
             far = f"by {same['max_rel']:.2g} of the largest output (at most {FLOAT_TOLERANCE:g})"
             raise StageError(f"exported to {self._target.runtime}, {name} differs from its torch module {far}. The exporter doesn't understand something in this model.")
@@ -111,12 +119,16 @@ class Examiner:
             "parameters": counted.parameters,
             "macs": counted.macs,
             "kernels": self._runtime.describe(artifact),
+            "download_bytes": measure.download_bytes(artifact),
             "parity": same,
             "layers": [asdict(layer) for layer in counted.layers],
         }
 
     def artifact(self, kept: Kept) -> Artifact:
-        return self._store.artifact(kept.artifact, self._root / "artifacts" / kept.mark[:16])
+        return self._laid_out(kept.artifact)
+
+    def _laid_out(self, files: Mapping[str, Any]) -> Artifact:
+        return self._store.artifact(files, self._root / "artifacts" / digest(files)[:16])
 
     def rows(self, kept: Kept, split: str) -> dict[str, np.ndarray]:
         """The metric's rows of this artifact over a split."""
@@ -124,7 +136,8 @@ class Examiner:
 
         def take() -> dict[str, str]:
             self._log.event("evaluating", artifact=kept.mark[:12], split=split)
-            rows = quality.rows_of(self._runtime.load(self.artifact(kept), self._target.threads), self._task, split, progress=self._log.progress)
+            session = self._runtime.load(self.artifact(kept), self._target.threads)
+            rows = quality.rows_of(session, self._task, split, batch_size=fixed_batch(session) or quality.BATCH, progress=self._log.progress)
             return {"rows": self._store.put(_packed(rows))}
 
         with np.load(io.BytesIO(self._store.get(self.recorded("rows", key, take)["rows"])), allow_pickle=False) as file:
@@ -206,7 +219,7 @@ class Examiner:
             runtime=self._target.runtime,
             threads=self._target.threads,
             size_bytes=artifact.size_bytes,
-            download_bytes=measure.download_bytes(artifact),
+            download_bytes=kept.download_bytes,
             metric_name=self._task.metric.name,
             metric_value=quality.value(self._task.metric, rows),
             parameters=kept.parameters,

@@ -17,10 +17,11 @@ from limbeck.core.plan import Plan
 from limbeck.core.task import Task
 from limbeck.core.technique import Budget, Log, Signals
 from limbeck.evaluation import quality
-from limbeck.mechanics.build import rebuild
+from limbeck.mechanics.build import rebuild, runnable
 from limbeck.mechanics.data import batch_of
 from limbeck.mechanics.signals import DENSE_LIMIT, CachedTeacher, LiveTeacher
 from limbeck.pipeline.context import FileCheckpoint, RunContext, StageRng
+from limbeck.pipeline.crash import Crashes
 from limbeck.pipeline.examiner import Examiner
 from limbeck.pipeline.journal import Journal
 from limbeck.pipeline.lock import locked
@@ -43,6 +44,7 @@ class Request:
     timing_seconds: float = 2.0  # for each artifact, each time that it is timed
     run_file: Path | None = None  # that asked for it, and `entry`, the task's in it: whoever reports finds the data again
     entry: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)  # of the environment, those that had an effect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +61,12 @@ class Run:
     teacher: Candidate
     log: Log
     stop: Callable[[], bool]
+    crashes: Crashes
 
     @cached_property
     def signals(self) -> Signals:
         """The teacher's answers: cached if a sample's fit, else live."""
-        form = self.teacher.torch_form
-        live = LiveTeacher(self.task, rebuild(form, self.task))
+        live = LiveTeacher(self.task, runnable(self.teacher.form, self.task))
         outputs = live.teacher(np.array([0, 1]), 0, *_arguments(self.task))
         if any(v[0].numel() > DENSE_LIMIT for v in outputs.values()):
             return live

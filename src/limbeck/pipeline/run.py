@@ -14,16 +14,18 @@ from limbeck.core.evidence import Status, worst
 from limbeck.core.fields import parse, to_dict
 from limbeck.core.files import disk
 from limbeck.core.foreign import users_code
-from limbeck.core.plan import illegal
+from limbeck.core.plan import Stage, illegal
 from limbeck.core.task import Task
 from limbeck.core.technique import Card, Log
 from limbeck.evaluation.gates import Examined, Floor, contract_verdicts, violation
 from limbeck.intake.answers import check_answers, check_labels_for
 from limbeck.intake.checks import check
 from limbeck.intake.code import task_identity
-from limbeck.mechanics.build import rebuild, teacher_candidate
-from limbeck.pipeline import summary
+from limbeck.intake.preprocess import preprocess_data
+from limbeck.mechanics.build import runnable, teacher_candidate
+from limbeck.pipeline import imported, summary
 from limbeck.pipeline.control import run_control
+from limbeck.pipeline.crash import Crashes
 from limbeck.pipeline.examiner import Examiner
 from limbeck.pipeline.folder import Request, Run, held
 from limbeck.pipeline.guard import Watch
@@ -50,7 +52,8 @@ def carry_out(request: Request, *, log: Log, stop: Callable[[], bool] = lambda: 
     with Leaving(stop)("the checks of the task"):
         task, fingerprints = _checked(request.task, log)
         teacher = teacher_candidate(task)
-        check_answers(task, rebuild(teacher.torch_form, task))
+        preprocess_data(task)
+        check_answers(task, runnable(teacher.form, task))
         check_labels_for(task, request.plan.stages)
     with held(request.root, request.name) as folder:
         store, watch = Store(folder), Watch(stop, folder)
@@ -66,9 +69,10 @@ def carry_out(request: Request, *, log: Log, stop: Callable[[], bool] = lambda: 
             teacher=teacher,
             log=log,
             stop=watch,
+            crashes=Crashes(folder),
         )
         try:
-            with disk(folder):
+            with disk(folder), run.crashes.watched():
                 return _walk(run, cards)
         except ArtifactError as error:  # of the baseline or the final: without them there is no verdict
             run.journal.record("broke", error=str(error))
@@ -104,8 +108,10 @@ def _walk(run: Run, cards: dict[str, Card]) -> dict[str, Any]:
         seed=request.seed,
         data=dict(run.fingerprints),
         teacher=run.store.put_candidate(run.teacher),
+        preprocess=run.store.put_json(preprocess_data(run.task)),
+        **({"variables": dict(request.variables)} if request.variables else {}),
     )
-    refusal = illegal(request.plan, cards)
+    refusal = illegal(request.plan, cards, run.teacher.facts)
     if refusal:
         return _refuse(run, refusal)
     baseline = _baseline(run)
@@ -158,11 +164,15 @@ def _stages(run: Run, cards: dict[str, Card], baseline: Standing) -> tuple[list[
         if result.status is Status.PASS and result.standing:
             current = result.standing
             passed.append(current)
-            head = {"stage": stage.title, "candidate": current.kept.candidate, "artifact": current.examined.evidence.artifact}
-            write(run.folder / "HEAD.json", record({run.request.target.runtime: head}))
+            _head(run, stage, current)
         elif stage.on_fail == "stop":
             break
     return results, passed
+
+
+def _head(run: Run, stage: Stage, standing: Standing) -> None:
+    head = {"stage": stage.title, "candidate": standing.kept.candidate, "artifact": standing.examined.evidence.artifact}
+    write(run.folder / "HEAD.json", record({run.request.target.runtime: head}))
 
 
 def stage_floor(contract: Contract, own: float | None, current: Standing, *, remaining: int) -> Floor | None:
@@ -185,6 +195,7 @@ def stage_floor(contract: Contract, own: float | None, current: Standing, *, rem
 def _verdict(run: Run, baseline: Standing, results: Sequence[StageResult], passed: Sequence[Standing]) -> dict[str, Any]:
     """The contract, all of it, in one look at test: baseline, final and control timed in turn."""
     contract, examiner = run.request.contract, run.examiner
+    passed, chosen = _chosen(run, baseline, results, passed)
     final = passed[-1] if passed else baseline
     control, why = run_control(run, passed) if run.request.plan.control else (None, "the plan says control = false")
     kept = [baseline.kept, final.kept, *([control] if control else [])]
@@ -193,7 +204,11 @@ def _verdict(run: Run, baseline: Standing, results: Sequence[StageResult], passe
     looks = count_look(run.request.root, fingerprint=run.fingerprints["test"], run=run.request.name, artifact=digest([k.mark for k in kept]))
     examined = [examiner.examined(one, split="test", latency=latency, baseline=baseline.kept, memory=here) for one, latency in zip(kept, latencies, strict=True)]
     verdicts = contract_verdicts(contract, run.task.metric, candidate=examined[1], baseline=examined[0])
+    if not here:
+        measured = imported.found(run.store, run.journal.lines, final.kept.mark)
+        examined[0], examined[1], verdicts = imported.applied(measured, baseline=examined[0], final=examined[1], verdicts=verdicts)
     golden = examiner.golden(final.kept)
+    run.crashes.forget()
     run.journal.record("verdict", final=final.kept.mark, control=control.mark if control else None, status=worst(verdicts), verdicts=[summary.verdict_data(v) for v in verdicts])
     return summary.finished(
         run,
@@ -206,7 +221,35 @@ def _verdict(run: Run, baseline: Standing, results: Sequence[StageResult], passe
         looks=looks,
         closest=_closest(run, baseline, results) if worst(verdicts) is not Status.PASS else None,
         golden=golden,
+        chosen=chosen,
     )
+
+
+def _chosen(run: Run, baseline: Standing, results: Sequence[StageResult], passed: Sequence[Standing]) -> tuple[list[Standing], dict[str, Any] | None]:
+    """The way to the final candidate: the last that passed its gate, unless it misses the contract on validation and another keeps it.
+
+    A stage's gate asks for its share of the contract, so a candidate may keep all of the contract and still fail its gate. Only what
+    was measured on validation chooses; what wasn't measured there (a speedup) is neither for nor against anyone.
+    """
+
+    def open_limits(standing: Standing) -> list[str]:
+        verdicts = contract_verdicts(run.request.contract, run.task.metric, candidate=standing.examined, baseline=baseline.examined)
+        return [v.gate for v in verdicts if v.status not in (Status.PASS, Status.UNVERIFIED)]
+
+    final = passed[-1] if passed else baseline
+    missed = open_limits(final)
+    keeping = [r for r in results if r.standing and r.standing is not final and not open_limits(r.standing)] if missed else []
+    if not keeping:
+        return list(passed), None
+    best = min(keeping, key=lambda r: r.standing.examined.evidence.size_bytes if r.standing else 0)
+    before = [r.standing for r in results[: results.index(best)] if r.status is Status.PASS and r.standing]
+    last = next((r.stage.title for r in reversed(results) if r.standing is final), "the baseline")
+    why = f"on validation it keeps the contract, though its own gate said {best.status}; {last} misses {', '.join(missed)}"
+    run.journal.record("chosen", stage=best.stage.title, why=why)
+    run.log.event("chosen", stage=best.stage.title, why=why)
+    if best.standing:
+        _head(run, best.stage, best.standing)
+    return [*before, *([best.standing] if best.standing else [])], {"stage": best.stage.title, "why": why}
 
 
 def _closest(run: Run, baseline: Standing, results: Sequence[StageResult]) -> dict[str, Any] | None:

@@ -68,10 +68,12 @@ def _attempt(run: Run, stage: Stage, card: Card, config: Any, *, before: Standin
     key = stage_key(run, stage, card, config, before)
     run.log.event("stage", stage=stage.title, technique=card.name, attempt=number)
     try:
-        candidate, claims, seconds = _product(run, stage, card, config, before, key)
-        kept = run.examiner.keep(candidate, stage.title)
-        examined = examine_stage(run, stage, kept, before=before, baseline=baseline, confidence=confidence)
-        timed_before = _timed_before(run, stage, kept, before, baseline)
+        _check_needs(card, before)
+        with run.crashes.work(key, stage.title):
+            candidate, claims, seconds = _product(run, stage, card, config, before, key)
+            kept = run.examiner.keep(candidate, stage.title)
+            examined = examine_stage(run, stage, kept, before=before, baseline=baseline, confidence=confidence)
+            timed_before = _timed_before(run, stage, kept, before, baseline)
     except (StageError, ArtifactError) as error:  # an artifact that brings its runtime down fails its stage, not the run
         curve = error.curve if isinstance(error, StageError) else ()
         run.journal.record("stage broke", stage=stage.title, key=key, attempt=number, error=str(error), curve=curve)
@@ -85,6 +87,12 @@ def _attempt(run: Run, stage: Stage, card: Card, config: Any, *, before: Standin
     )
     run.log.event("gate", stage=stage.title, status=status, verdicts=[f"{v.gate}: {v.status} ({v.reason})" for v in verdicts])
     return StageResult(stage=stage, status=status, verdicts=verdicts, seconds=seconds, standing=standing, tries=number)
+
+
+def _check_needs(card: Card, before: Standing) -> None:
+    """What the order promised may not have come: a stage that gives a fact can be left out by its gate."""
+    for fact in sorted(card.needs - before.candidate.facts):
+        raise StageError(f"{card.name} needs '{fact}', which the candidate that the run stands at lacks: the stage that was to give it didn't pass. Mend that stage first.")
 
 
 def verdict_data(verdict: Verdict) -> dict[str, Any]:

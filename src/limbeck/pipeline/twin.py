@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from limbeck.analysis.profile import Profile, profile
-from limbeck.core.candidate import TorchForm
+from limbeck.core.candidate import ArtifactForm, TorchForm
 from limbeck.core.contract import RESOURCES, Contract
 from limbeck.core.errors import ArtifactError, Refusal, StageError
 from limbeck.core.evidence import Status
@@ -18,7 +18,7 @@ from limbeck.core.plan import Plan
 from limbeck.core.technique import Card
 from limbeck.evaluation.environment import versions
 from limbeck.evaluation.gates import contract_verdicts
-from limbeck.mechanics.build import rebuild
+from limbeck.mechanics.build import runnable
 from limbeck.mechanics.data import arguments, batch_of, predict
 from limbeck.pipeline.examiner import Kept
 from limbeck.pipeline.folder import Run
@@ -44,8 +44,9 @@ def infeasible(run: Run, plan: Plan, cards: Mapping[str, Card], baseline: Standi
     key = {"plan": to_dict(plan), "limits": limits, "teacher": baseline.kept.candidate, "target": to_dict(run.request.target), "versions": versions()}
     key |= {"data": dict(run.fingerprints), "seed": run.request.seed}
     try:
-        twin = run.examiner.recorded("twin", key, lambda: _twin(run, plan, cards, baseline, limits))
-    except ArtifactError as error:  # never kept: a runtime that broke once may hold the next time
+        with run.crashes.work("twin", "the untrained twin"):
+            twin = run.examiner.recorded("twin", key, lambda: _twin(run, plan, cards, baseline, limits))
+    except (ArtifactError, StageError) as error:  # never kept: a runtime that broke once may hold the next time
         run.journal.record("twin broke", error=str(error))
         run.log.event("no twin", reason=str(error))
         return None
@@ -60,9 +61,9 @@ def _twin(run: Run, plan: Plan, cards: Mapping[str, Card], baseline: Standing, l
 
     No structures and no verdicts if the plan's techniques can't work on untrained weights.
     """
-    structures = [Structure.of(_profiled(run, run.teacher.torch_form))]
+    structures = [Structure.of(_profiled(run, run.teacher.form))]
     with torch.no_grad():
-        answer = predict(run.task, rebuild(run.teacher.torch_form, run.task), batch_of(run.task, "train", [0]))
+        answer = predict(run.task, runnable(run.teacher.form, run.task), batch_of(run.task, "train", [0]))
     candidate = run.store.get_candidate(baseline.kept.candidate, run.folder / "scratch" / "twin")
     try:
         for number, stage in enumerate(plan.stages):
@@ -78,8 +79,8 @@ def _twin(run: Run, plan: Plan, cards: Mapping[str, Card], baseline: Standing, l
     return {"structures": [vars(s) for s in structures], "answer_values": values, "verdicts": _verdicts(run, baseline, kept, limits) if kept else []}
 
 
-def _profiled(run: Run, form: TorchForm) -> Profile:
-    return profile(rebuild(form, run.task), *arguments(run.task, batch_of(run.task, "train", [0])))
+def _profiled(run: Run, form: TorchForm | ArtifactForm) -> Profile:
+    return profile(runnable(form, run.task), *arguments(run.task, batch_of(run.task, "train", [0])))
 
 
 def _verdicts(run: Run, baseline: Standing, kept: Kept, limits: Mapping[str, float]) -> list[dict[str, Any]]:

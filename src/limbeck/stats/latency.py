@@ -79,7 +79,7 @@ def median_ratio(blocks_a: Sequence[Sequence[float]], blocks_b: Sequence[Sequenc
     if len(blocks_a) != len(blocks_b) or not len(blocks_a):
         raise ConfigError(f"blocks must be taken in turn, got {len(blocks_a)} and {len(blocks_b)}. Time both models once a turn, at least one turn.")
     _fractions(0.5, confidence)
-    ratios = np.sort([_block_median(a, turn) / _block_median(b, turn) for turn, (a, b) in enumerate(zip(blocks_a, blocks_b, strict=True))])
+    ratios = np.sort(_medians(blocks_a) / _medians(blocks_b))
     n = len(ratios)
     cut = 0  # the interval runs from the cut-th smallest to the cut-th greatest; 0 while there is none
     while 2 * bdtr(cut, n, 0.5) <= 1 - confidence:
@@ -112,6 +112,15 @@ def _first(settled: Callable[[int], bool], start: int) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if settled(middle) else (middle + 1, high)
     return low
+
+
+def _medians(blocks: Sequence[Sequence[float]]) -> np.ndarray:
+    """The median of each turn's block."""
+    if len({len(block) for block in blocks}) == 1 and blocks[0]:
+        table = np.asarray(blocks, dtype=np.float64)
+        if table.ndim == 2 and np.isfinite(table).all() and table.min() > 0:
+            return np.median(table, axis=1)
+    return np.array([_block_median(block, turn) for turn, block in enumerate(blocks)])
 
 
 def _block_median(block: Sequence[float], turn: int) -> float:

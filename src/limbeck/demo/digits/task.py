@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -31,7 +30,8 @@ class Teacher(nn.Module):
 
 def splits() -> dict[str, TensorDataset]:
     """797 digits to learn from, 500 to steer by, 500 for the verdict."""
-    pixels, targets = load_digits(return_X_y=True)
+    with np.load(FOLDER / "digits.npz") as file:
+        pixels, targets = file["pixels"], file["targets"]
     order = np.random.default_rng(0).permutation(len(targets))
     images = torch.tensor(pixels[order], dtype=torch.float32).view(-1, 1, 8, 8) / 16
     labels = torch.tensor(targets[order])
