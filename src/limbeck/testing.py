@@ -8,11 +8,13 @@ Each check raises CheckFailed with what broke. A check that can't apply is exemp
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -30,7 +32,6 @@ from limbeck.mechanics.build import rebuild, teacher_candidate
 from limbeck.mechanics.data import arguments, batch_of, example, feed, predict
 from limbeck.mechanics.objective import Term
 from limbeck.mechanics.signals import LiveTeacher
-from limbeck.mechanics.taps import PREFIX
 from limbeck.pipeline.context import FileCheckpoint, QuietLog, RunContext, StageRng
 from limbeck.runtimes import parity
 from limbeck.runtimes.card import Runtime
@@ -236,22 +237,38 @@ def check_runtime(runtime: Runtime, folder: Path, *, task: Task | None = None, c
 
 
 def check_term(term: Term, *, task: Task | None = None) -> None:
-    """A term is finite and a scalar, gives the student a gradient and the teacher none, and doesn't change what it is given."""
+    """A term is finite and a scalar, gives the student a gradient and the teacher none, changes nobody's weights, draws its own from
+    the seed alone, trains all that it has, and is 0 where student and teacher agree, if it says so.
+
+    task: one with a teacher, and a student beside it if the two should differ; its paths are those that the term taps.
+    """
     task = task or small_task()
-    generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(6, 4, generator=generator, requires_grad=True) for _ in range(2))
-    batch = batch_of(task, "train", range(6))
-    copies = [t.detach().clone() for t in (student, teacher)]
-    given = lambda value, taps: {"logits": value, **{PREFIX + path: value for path in taps}}  # noqa: E731
-    loss = term.function(task, given(student, term.student_taps), given(teacher, term.teacher_taps), batch)
+    teacher = rebuild(teacher_candidate(task).torch_form, task)
+    names = [name for name in task.models if name != task.teacher] or [task.teacher]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        factory = task.model(names[0])
+        student = factory() if callable(factory) else factory[0]()
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    bind = lambda model: (1.0 * term).bind(task, LiveTeacher(task, teacher), model, seed=3)  # noqa: E731
+    bound, again, ids = bind(student), bind(student), np.arange(8)
+    same = {k: bool(torch.equal(v, again.module.state_dict()[k])) for k, v in bound.module.state_dict().items()}
+    _holds(all(same.values()), f"{term.name} begins with other weights under the same seed: {[k for k, equal in same.items() if not equal]}")
+    with torch.no_grad():  # as if it had trained a little: what holds it to its start pulls only then
+        for p in student.parameters():
+            p += 1e-2 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+    loss, _ = bound(student.train(), batch_of(task, "train", ids), ids)
     _holds(loss.dim() == 0 and math.isfinite(loss.item()), f"{term.name} must give a finite scalar, got {loss}")
     loss.backward()
-    _holds(student.grad is not None and bool(student.grad.abs().sum() > 0), f"{term.name} gives the student no gradient")
-    _holds(teacher.grad is None, f"{term.name} sends a gradient into the teacher")
-    _holds(all(torch.equal(c, t.detach()) for c, t in zip(copies, (student, teacher), strict=True)), f"{term.name} changes what it is given")
-    if term.teacher:
-        same = term.function(task, given(student.detach(), term.student_taps), given(student.detach(), term.teacher_taps), batch)
-        _holds(abs(float(same)) < 1e-6, f"{term.name} must be 0 where student and teacher agree, got {float(same)}")
+    _holds(any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in student.parameters()), f"{term.name} gives the student no gradient")
+    idle = [name for name, p in bound.module.named_parameters() if p.requires_grad and p.grad is None]
+    _holds(not idle, f"{term.name} gives {idle} no gradient: what doesn't train must not require one")
+    _holds(all(p.grad is None for p in teacher.parameters()) and not teacher.training, f"{term.name} sends a gradient into the teacher, or puts it in train mode")
+    _holds(all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items()), f"{term.name} changes the teacher")
+    if term.teacher and term.agrees:
+        twin = copy.deepcopy(teacher)
+        value = bind(twin)(twin.eval(), batch_of(task, "train", ids), ids)[0].item()
+        _holds(abs(value) < 1e-5, f"{term.name} must be 0 where student and teacher agree, got {value}")
 
 
 __all__ = ["CheckFailed", "check_runtime", "check_technique", "check_term", "context", "small_task"]

@@ -24,6 +24,7 @@ class Training:
     optimizer: Annotated[Literal["adamw", "sgd"], "sgd has Nesterov momentum 0.9"] = "adamw"
     warmup: Annotated[float, Range(0, 1), "fraction of steps in which the rate rises; then it falls as a cosine"] = 0.1
     clip_norm: Annotated[float, Range(0, None), "largest gradient norm over all that trains; 0 is off"] = 5.0
+    keep: Annotated[Literal["last", "best"], "the weights of the last epoch, or of the one that was best on validation; never on test"] = "last"
     checkpoint_steps: Annotated[int, Range(1, None), "steps between checkpoints"] = 200
 
 
@@ -73,15 +74,17 @@ class Plan:
 
 
 START = frozenset({Fact.TORCH, Fact.FLOAT_WEIGHTS})
+LACKS = dict.fromkeys(START, ", and the teacher is a file that a runtime loads, not a module")
 
 
 def illegal(plan: Plan, cards: Mapping[str, Card], start: Iterable[Fact] = START) -> Refusal | None:
     """Why this order can't work, or None. Reads facts alone, never the names of other techniques."""
+    start = frozenset(start)
     facts, broken, given = set(start), {}, {}
     for number, stage in enumerate(plan.stages, 1):
         card, place = cards[stage.technique], f"stage {number} ({stage.title})"
         for fact in sorted(card.needs - facts):
-            why = f"which {broken[fact]} took away" if fact in broken else "which nothing before it gives"
+            why = f"which {broken[fact]} took away" if fact in broken else "which nothing before it gives" + ("" if fact in start else LACKS.get(fact, ""))
             way = f"Put {place} before {broken[fact]}, or leave one of them out." if fact in broken else "Add a stage that gives it, or leave this one out."
             return Refusal(f"{place} needs '{fact}', {why}.", way)
         for fact in sorted(card.breaks & given.keys()):
@@ -90,5 +93,5 @@ def illegal(plan: Plan, cards: Mapping[str, Card], start: Iterable[Fact] = START
             return Refusal(f"{place} has a recovery, but after {card.name} no weight can be trained.", "Leave its recovery out, or give it to an earlier stage.")
         facts = (facts - card.breaks) | card.gives
         broken |= dict.fromkeys(card.breaks, place)
-        given |= dict.fromkeys(card.gives, place)
+        given |= dict.fromkeys(card.gives - START, place)  # what every module has from the start is no work that could be lost
     return None

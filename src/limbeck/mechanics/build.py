@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.core.candidate import Blueprint, Candidate, TorchForm
+from limbeck.core.candidate import Artifact, ArtifactForm, Blueprint, Candidate, TorchForm
 from limbeck.core.errors import ConfigError, ReplayError, TaskError, near
 from limbeck.core.foreign import users_code
 from limbeck.core.task import Task, Weights
 from limbeck.mechanics import families
 from limbeck.mechanics.data import predict
 from limbeck.mechanics.edits import replay
+from limbeck.mechanics.onnx import OnnxModel
 
 MOST_ELEMENTS = 1 << 28  # numbers in a family's model: 1 GiB in float32
 
@@ -100,6 +101,15 @@ def rebuild(form: TorchForm, task: Task) -> nn.Module:
     return model
 
 
+def runnable(form: TorchForm | ArtifactForm, task: Task) -> nn.Module:
+    """A form as a module that answers: rebuilt, or an ONNX file run as it is. Raises: as `rebuild`; ConfigError for another artifact."""
+    if isinstance(form, TorchForm):
+        return rebuild(form, task)
+    if form.artifact.runtime != "onnxruntime":
+        raise ConfigError(f"only an ONNX file answers in place of a module, got an artifact of '{form.artifact.runtime}' ({form.artifact.path.name}). Give the module itself.")
+    return OnnxModel(form.artifact.path, 1).eval()
+
+
 def captured(model: nn.Module) -> dict[str, Tensor]:
     """A model's weights, detached: each tensor its own memory, none shared."""
     return {k: v.detach().clone().contiguous() for k, v in model.state_dict().items()}
@@ -130,17 +140,21 @@ def teacher_form(task: Task, name: str | None = None) -> TorchForm:
     Raises: TaskError if the weights are missing, don't fit, hold NaN or Inf, or hold code instead of tensors.
     """
     name = name or task.teacher
-    blueprint = Blueprint(f"task:{name}")
-    model = base(blueprint, task)
+    return _form(base(Blueprint(f"task:{name}"), task), task, name)
+
+
+def _form(model: nn.Module, task: Task, name: str) -> TorchForm:
     source = task.weights.get(name)
     members = list(model.members) if isinstance(model, Ensemble) else [model]
+    if any(isinstance(member, OnnxModel) for member in members):
+        raise TaskError(f"task '{task.name}': '{name}' is an ONNX file, which can't be one of an ensemble or be trained. Let it be the only teacher, or bring the module.")
     sources: list[Any] = list(source) if isinstance(source, (list, tuple)) else [None] * len(members) if source is None else [source]
     if len(sources) != len(members):
         raise TaskError(f"task '{task.name}' has {len(members)} models in '{name}' but {len(sources)} weights. Give one for each.")
     for member, weights in zip(members, sources, strict=True):
         if weights is not None:
             _load(member, weights, task, name)
-    form = TorchForm(blueprint, captured(model))
+    form = TorchForm(Blueprint(f"task:{name}"), captured(model))
     for key, value in form.weights.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise TaskError(f"task '{task.name}': weight '{key}' of '{name}' holds NaN or Inf. Train it again, or load another file.")
@@ -163,7 +177,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise TaskError(f"there is no weights file {path}. Paths in Task.weights are relative to the task's own file.")
+        trainer = path.parent / "train_teacher.py"
+        way = f"Train it first: python {trainer.name}, in {trainer.parent}." if trainer.is_file() else "Paths in Task.weights are relative to the task's own file."
+        raise TaskError(f"there is no weights file {path}. {way}")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, OSError) as error:
@@ -175,6 +191,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def teacher_candidate(task: Task) -> Candidate:
-    """The task's teacher, as the first candidate of every run."""
-    return Candidate(teacher_form(task))
+def teacher_candidate(task: Task, name: str | None = None) -> Candidate:
+    """A model of the task (its teacher by default) as a candidate; an ONNX file is one as it is, of which no fact is known.
+
+    Raises: as `teacher_form`.
+    """
+    name = name or task.teacher
+    model = base(Blueprint(f"task:{name}"), task)
+    if not isinstance(model, OnnxModel):
+        return Candidate(_form(model, task, name))
+    if task.weights.get(name) is not None:
+        raise TaskError(f"task '{task.name}': '{name}' is an ONNX file, which holds its own weights. Leave it out of Task.weights.")
+    return Candidate(ArtifactForm(Artifact(model.path.resolve(), "onnxruntime")), frozenset())

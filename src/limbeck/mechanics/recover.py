@@ -27,7 +27,6 @@ def recover(candidate: Candidate, recovery: Recovery, context: Context) -> tuple
     teacher = logit_mse() if task.metric.target == "value" else kd(temperature=recovery.temperature)
     objective: Objective = (1 - recovery.teacher_weight) * task_loss() + recovery.teacher_weight * teacher
     monitor: Callable[[nn.Module], float] = lambda m: context.score(replace(candidate, form=replace(form, weights=captured(m))))  # noqa: E731
-    history = fit(
-        model, objective.bind(task, context.signals), recovery.training, seed=context.rng.seed, checkpoint=context.checkpoint, log=context.log, monitor=monitor, note="recovery"
-    )
+    bound = objective.bind(task, context.signals, model, seed=context.rng.seed)
+    history = fit(model, bound, recovery.training, seed=context.rng.seed, checkpoint=context.checkpoint, log=context.log, monitor=monitor, note="recovery")
     return replace(candidate, form=torch_form(model.eval(), form.blueprint, task, batch_of(task, "train", [0, 1]))), history

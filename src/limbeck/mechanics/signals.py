@@ -21,6 +21,7 @@ from limbeck.core.errors import ConfigError, Interrupted, TaskError
 from limbeck.core.files import write
 from limbeck.core.task import Task
 from limbeck.mechanics.data import Reader, arguments, batch_of, named_outputs
+from limbeck.mechanics.matching import Layer, layers
 from limbeck.mechanics.taps import shapes, tapped, with_taps
 
 CACHE_VERSION = 1
@@ -39,6 +40,9 @@ class LiveTeacher:
     def tapped(self, paths: tuple[str, ...]) -> LiveTeacher:
         shapes(self.model, paths, *arguments(self.task, batch_of(self.task, "train", [0, 1])))  # refuses a path that isn't there
         return LiveTeacher(self.task, self.model, (*self.taps, *paths))
+
+    def layers(self) -> tuple[Layer, ...]:
+        return layers(self.model, *arguments(self.task, batch_of(self.task, "train", [0, 1])))
 
     def teacher(self, ids: np.ndarray, view: int, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
         self.model.eval()
@@ -84,6 +88,9 @@ class CachedTeacher:
     def tapped(self, paths: tuple[str, ...]) -> LiveTeacher:
         """Features aren't cached: with taps the teacher runs live."""
         return self.live.tapped(paths)
+
+    def layers(self) -> tuple[Layer, ...]:
+        return self.live.layers()
 
     def teacher(self, ids: np.ndarray, view: int, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
         if (self.folder / f"view{view}.json").exists() is False:

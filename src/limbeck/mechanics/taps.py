@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.core.errors import ConfigError, near
 
+INTO = "in:"
 PREFIX = "tap:"  # a tapped output stands among a model's outputs as "tap:<module path>"
 
 
@@ -18,13 +19,13 @@ PREFIX = "tap:"  # a tapped output stands among a model's outputs as "tap:<modul
 def tapped(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Inside, each forward pass leaves the outputs of these modules in the dict that is given, under their paths.
 
-    A module that is called several times leaves its last output; one that returns a tuple, the first tensor of it. No hook
-    stays behind.
+    A module that is called several times leaves its last output; one that returns a tuple, the first tensor of it. "in:<path>"
+    taps what goes into a module, its first tensor. No hook stays behind.
 
     Raises: ConfigError for a path that doesn't exist (near names) or whose module gives no tensor.
     """
     seen: dict[str, Tensor] = {}
-    handles = [_module(model, path).register_forward_hook(_recorder(seen, path)) for path in paths]
+    handles = [_module(model, path.removeprefix(INTO)).register_forward_hook(_recorder(seen, path)) for path in paths]
     try:
         yield seen
     finally:
@@ -34,12 +35,20 @@ def tapped(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]
 
 def _recorder(seen: dict[str, Tensor], path: str) -> Any:
     def record(module: nn.Module, args: tuple, output: Any) -> None:
-        tensor = output if isinstance(output, Tensor) else next((o for o in output if isinstance(o, Tensor)), None) if isinstance(output, (tuple, list)) else None
+        output = args if path.startswith(INTO) else output
+        tensor = first_tensor(output)
         if tensor is None:
             raise ConfigError(f"the tap '{path}' ({type(module).__name__}) gives {type(output).__name__}, not a tensor. Tap a module inside it.")
         seen[path] = tensor
 
     return record
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """A module's output, or the first tensor of a tuple or list; None where it gives no tensor."""
+    if isinstance(output, (tuple, list)):
+        return next((o for o in output if isinstance(o, Tensor)), None)
+    return output if isinstance(output, Tensor) else None
 
 
 def _module(model: nn.Module, path: str) -> nn.Module:

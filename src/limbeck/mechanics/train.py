@@ -7,7 +7,7 @@ the number of batches consumed. So a run that is stopped and started again ends 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -90,12 +90,17 @@ class _Loop:
         self.size = min(training.batch_size, self.count)
         self.per_epoch = self.count // self.size  # an incomplete last batch is left out; each epoch leaves out others
         self.total = self.per_epoch * training.epochs
-        self.optimizer = _optimizer(model, training)
+        self.trained = [*model.parameters(), *objective.parameters()]  # all that learns is in the optimizer and in the clipping
+        self.optimizer = _optimizer(self.trained, training)
         self.reader = Reader(self.task, "train")
         self.at = Position()
         self.falls: list[dict[str, float]] = []  # what each divergence had reached
+        self.best: dict[str, Tensor] = {}  # the weights of the best epoch so far, if those are kept
 
     def run(self) -> list[dict[str, float]]:
+        for found in self.objective.matches:
+            ends = {side: f"{at.path} {list(at.shape[1:])} at depth {at.depth:.2f}" for side, at in (("student", found.student), ("teacher", found.teacher))}
+            self.log.event("layers matched", note=self.note, **ends)
         saved = self.checkpoint.load()
         if saved:
             self._restore(*saved)
@@ -104,6 +109,8 @@ class _Loop:
         while self.at.epoch < self.training.epochs:
             if not self._epoch():
                 self._back()
+        if self.best:
+            self.model.load_state_dict(self.best)
         self.model.eval()
         return self.at.history
 
@@ -126,10 +133,18 @@ class _Loop:
         if self.monitor:
             self.model.eval()
             row["validation"] = self.monitor(self.model)
+            self._keep_best(row["validation"])
         self.at.history.append(row)
         self.log.event("epoch", note=self.note, **row)
         self.at.epoch, self.at.batch, self.at.sums = self.at.epoch + 1, 0, {}
         return True
+
+    def _keep_best(self, score: float) -> None:
+        """The first of equally good epochs is kept: it was trained least."""
+        before = [row["validation"] for row in self.at.history]
+        better = max if self.task.metric.direction == "higher" else min
+        if self.training.keep == "best" and (not before or (score != better(before) and better(score, *before) == score)):
+            self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def _row(self) -> dict[str, float]:
         """This epoch so far, each term averaged over the batches that were seen."""
@@ -139,12 +154,12 @@ class _Loop:
         rate = rate_at(self.at.step, self.total, self.training) * self.at.rate_scale
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss, parts = self.objective(self.model, self.reader.batch(ids), ids, view)
+        loss, parts = self.objective(self.model, self.reader.batch(ids), ids, view, done=self.at.step / self.total)
         if not torch.isfinite(loss):
             return False
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.training.clip_norm or math.inf)
         if not torch.isfinite(norm):
             return False
         self.optimizer.step()
@@ -170,14 +185,18 @@ class _Loop:
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {f"model.{k}": v.detach().clone() for k, v in self.model.state_dict().items()}
+        tensors |= {f"objective.{k}": v.detach().clone() for k, v in self.objective.module.state_dict().items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).clone() for k, v in entry.items() if v is not None}
+        tensors |= {f"best.{k}": v.clone() for k, v in self.best.items()}  # tied weights are stored twice: safetensors takes no shared memory
         tensors["rng"] = torch.get_rng_state()
         state = {"version": STATE_VERSION, "position": asdict(self.at), "modes": sorted(n for n, m in self.model.named_modules() if m.training)}
         return tensors, state
 
     def _restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         self.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        self.best = {k.removeprefix("best."): v.clone() for k, v in tensors.items() if k.startswith("best.")}
+        self.objective.module.load_state_dict({k.removeprefix("objective."): v for k, v in tensors.items() if k.startswith("objective.")})
         entries: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
@@ -189,9 +208,9 @@ class _Loop:
         self.at = Position(**{**position, "sums": dict(position["sums"]), "history": [dict(r) for r in position["history"]]})
 
 
-def _optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+def _optimizer(parameters: Sequence[nn.Parameter], training: Training) -> torch.optim.Optimizer:
     """Weight decay acts on matrices and kernels, not on biases and norms."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = [p for p in parameters if p.requires_grad]
     groups = [{"params": [p for p in trained if p.dim() > 1], "weight_decay": training.weight_decay}, {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0}]
     groups = [g for g in groups if g["params"]]
     if training.optimizer == "sgd":

@@ -78,7 +78,12 @@ def test_an_objective_taps_both_sides_and_trains_the_student_alone():
 
 
 def test_distill_matches_features_by_name(tmp_path):
-    config = {"student": "small", "similarity": [{"student": "features.6", "teacher": "features.6"}], "training": {"epochs": 3, "batch_size": 32}}
+    terms = [
+        {"name": "task_loss", "weight": 0.1},
+        {"name": "kd", "weight": 0.9, "options": {"temperature": 2}},
+        {"name": "similarity_preserving", "weight": 100, "options": {"student": "features.6", "teacher": "features.6"}},
+    ]
+    config = {"student": "small", "terms": terms, "training": {"epochs": 3, "batch_size": 32}}
     plan = Plan(stages=(Stage(technique="distill", config=config, gate=Gate(pays="bytes", shrink=1.0, retention=0.0)),), control=False)
     result = limbeck.compress(small_task(), Contract(size_ratio=1.5), plan, root=tmp_path, timing_seconds=0.1)
     history = result.summary["stages"][0]["claims"]["history"]

@@ -82,11 +82,11 @@ def test_the_global_generator_is_left_as_it_was(tmp_path):
 
 
 def exploding(steps: set[int]) -> Term:
-    seen = [0]
+    count = [0]
 
-    def term(task, student, teacher, batch):
-        seen[0] += 1
-        return student["logits"].square().mean() * (float("nan") if seen[0] in steps else 1.0)
+    def term(seen):
+        count[0] += 1
+        return seen.student["logits"].square().mean() * (float("nan") if count[0] in steps else 1.0)
 
     return Term("exploding", term)
 
@@ -127,3 +127,36 @@ def test_the_rate_rises_then_falls_to_nothing():
     rates = [rate_at(s, 100, training) for s in range(100)]
     assert rates[9] == pytest.approx(1.0) and max(rates) == pytest.approx(1.0)
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] < 1e-3
+
+
+def score_of(scores):
+    """A monitor that gives these numbers, one an epoch, and keeps the weights that it saw."""
+    seen = []
+
+    def monitor(net):
+        seen.append({k: v.clone() for k, v in net.state_dict().items()})
+        return scores[len(seen) - 1]
+
+    return monitor, seen
+
+
+@pytest.mark.parametrize(("keep", "scores", "epoch"), [("best", [0.1, 0.7, 0.7, 0.4], 1), ("best", [0.9, 0.1, 0.2, 0.3], 0), ("last", [0.9, 0.1, 0.2, 0.3], 3)])
+def test_the_best_epoch_on_validation_is_kept_if_asked_for(tmp_path, keep, scores, epoch):
+    training = Training(epochs=4, batch_size=16, keep=keep)
+    monitor, seen = score_of(scores)
+    net = model()
+    fit(net, (1.0 * task_loss()).bind(small_task()), training, seed=5, checkpoint=FileCheckpoint(tmp_path / "c"), log=QuietLog(), monitor=monitor)
+    assert all(torch.equal(value, seen[epoch][key]) for key, value in net.state_dict().items())
+
+
+def test_the_best_so_far_survives_a_stop(tmp_path):
+    """Best in the first epoch, stopped in the third: the resumed training still ends with the weights of the first."""
+    training, scores = Training(epochs=4, batch_size=16, keep="best"), [0.9, 0.1, 0.2, 0.3]
+    bound = (1.0 * task_loss()).bind(small_task())
+    monitor, seen = score_of(scores)
+    with pytest.raises(Interrupted):
+        fit(model(), bound, training, seed=5, checkpoint=FileCheckpoint(tmp_path / "c", StopAfter(14)), log=QuietLog(), monitor=monitor)
+    rest, _ = score_of(scores[2:])
+    net = model()
+    fit(net, bound, training, seed=5, checkpoint=FileCheckpoint(tmp_path / "c"), log=QuietLog(), monitor=rest)
+    assert all(torch.equal(value, seen[0][key]) for key, value in net.state_dict().items())

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from limbeck.core.task import Task
-from limbeck.mechanics.objective import Outputs, Term
-from limbeck.mechanics.taps import PREFIX
+from limbeck.mechanics.objective import Seen, Term
+from limbeck.mechanics.terms.features import Pair, flat_of, taps_of
 
 
-def similarity_preserving(*, student: str, teacher: str) -> Term:
+def similarity_preserving(
+    *,
+    student: Annotated[str, "module path in the student"],
+    teacher: Annotated[str, "module path in the teacher; `auto` takes the one that answers by name, resolution and depth"] = "auto",
+) -> Term:
     """Match the similarities within a batch of what two modules give; see `similarity_loss`.
 
     It relates samples to each other, so features of any two shapes fit and nothing is projected; the loss depends on which
-    samples share a batch.
+    samples share a batch. Padded tokens count as 0.
 
-    Args:
-        student, teacher: Module paths to tap.
+    Raises: TaskError, in a step, for a batch of one, which has nothing to be alike to.
     """
+    pair = Pair(student=student, teacher=teacher)
 
-    def term(task: Task, own: Outputs, theirs: Outputs, batch: Any) -> Tensor:
-        return similarity_loss(own[PREFIX + student].flatten(1), theirs[PREFIX + teacher].flatten(1))
+    def term(seen: Seen) -> Tensor:
+        return similarity_loss(*flat_of(seen, "similarity_preserving", pair, least=2))
 
-    return Term("similarity_preserving", term, teacher=True, student_taps=(student,), teacher_taps=(teacher,))
+    return Term("similarity_preserving", term, teacher=True, relational=True, **taps_of([pair]))
 
 
 def similarity_loss(student: Float[Tensor, "batch own"], teacher: Float[Tensor, "batch theirs"]) -> Float[Tensor, ""]:

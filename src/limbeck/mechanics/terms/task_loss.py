@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from limbeck.core.errors import TaskError
 from limbeck.core.task import Task
 from limbeck.mechanics.data import labels
-from limbeck.mechanics.objective import Outputs, Term
+from limbeck.mechanics.objective import Outputs, Seen, Term
+from limbeck.mechanics.taps import PREFIX
 
 IGNORED = -100  # the label that a token-level loss passes over
 
@@ -27,8 +28,9 @@ def task_loss() -> Term:
     return Term("task_loss", _task_loss, labels=True)
 
 
-def _task_loss(task: Task, student: Outputs, teacher: Outputs, batch: Any) -> Tensor:
-    losses = task.loss(student, batch) if task.loss else default_losses(task, student, batch)
+def _task_loss(seen: Seen) -> Tensor:
+    task = seen.task
+    losses = task.loss(seen.student, seen.batch) if task.loss else default_losses(task, seen.student, seen.batch)
     if losses.dim() != 1:
         raise TaskError(f"task '{task.name}'.loss must give one loss a sample, got shape {tuple(losses.shape)}. Don't reduce it over the batch.")
     return losses.mean()
@@ -48,14 +50,19 @@ def default_losses(task: Task, student: Outputs, batch: Any) -> Tensor:
 
 def main_output(task: Task, outputs: Mapping[str, Tensor]) -> Tensor:
     """The output that losses act on: "logits", or the only one."""
-    if "logits" in outputs:
-        return outputs["logits"]
-    if len(outputs) == 1:
-        return next(iter(outputs.values()))
-    raise TaskError(f"task '{task.name}' has the outputs {', '.join(outputs)} and none is called 'logits'. Name the main one so in Task.outputs, or give Task.loss.")
+    return outputs[main_name(task, outputs)]
 
 
-def _in_range(target: Tensor, classes: int, task: Task) -> None:
+def main_name(task: Task, outputs: Mapping[str, Any]) -> str:
+    """Which of the outputs `main_output` is; what is tapped isn't one. Raises TaskError if there are several and none is "logits"."""
+    named = [name for name in outputs if not name.startswith(PREFIX)]
+    if "logits" in named or len(named) == 1:
+        return "logits" if "logits" in named else named[0]
+    raise TaskError(f"task '{task.name}' has the outputs {', '.join(named)} and none is called 'logits'. Name the main one so in Task.outputs, or give Task.loss.")
+
+
+def in_range(target: Tensor, classes: int, task: Task) -> None:
+    """Raises TaskError for a label that the model has no class for; −100 stands for none."""
     bad = target[(target != IGNORED) & ((target < 0) | (target >= classes))]
     if len(bad):
         raise TaskError(f"task '{task.name}': label {bad[0].item()} is outside [0, {classes - 1}], the classes that the model has. Renumber the labels.")
@@ -64,12 +71,12 @@ def _in_range(target: Tensor, classes: int, task: Task) -> None:
 def _class_losses(scores: Tensor, target: Tensor, task: Task) -> Tensor:
     if scores.dim() == 1 or scores.shape[-1] == 1:
         return F.binary_cross_entropy_with_logits(scores.reshape(len(scores)), target.to(scores.dtype).reshape(len(scores)), reduction="none")
-    _in_range(target, scores.shape[-1], task)
+    in_range(target, scores.shape[-1], task)
     return F.cross_entropy(scores, target.long(), reduction="none")
 
 
 def _token_losses(scores: Tensor, target: Tensor, task: Task) -> Tensor:
-    _in_range(target, scores.shape[-1], task)
+    in_range(target, scores.shape[-1], task)
     losses = F.cross_entropy(scores.flatten(0, 1), target.long().flatten(), reduction="none", ignore_index=IGNORED).view(target.shape)
     return losses.sum(1) / (target != IGNORED).sum(1).clamp(min=1)
 

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
 
-from limbeck.core.candidate import Blueprint, Candidate
+from limbeck.core.candidate import Blueprint, Candidate, TorchForm
 from limbeck.core.facts import Data, Fact
 from limbeck.core.fields import Hint, Range, to_dict
 from limbeck.core.plan import START, Training
 from limbeck.core.task import Task
 from limbeck.core.technique import Context, Outcome, technique
 from limbeck.mechanics import families
-from limbeck.mechanics.build import base, captured, rebuild, torch_form
+from limbeck.mechanics.build import base, captured, runnable, torch_form
 from limbeck.mechanics.data import arguments, batch_of, example, predict
 from limbeck.mechanics.families.fit import fitted
 from limbeck.mechanics.objective import Objective
 from limbeck.mechanics.taps import shapes
-from limbeck.mechanics.terms import kd, logit_mse, similarity_preserving, task_loss
+from limbeck.mechanics.terms import ALL, kd, logit_mse, task_loss
+from limbeck.mechanics.terms.entry import Entry, objective_of
 from limbeck.mechanics.train import fit
-
-
-@dataclass(frozen=True, kw_only=True)
-class Similarity:
-    """A pair of modules whose patterns of similarity within a batch are matched; the teacher then runs live."""
-
-    student: Annotated[str, "module path in the student"]
-    teacher: Annotated[str, "module path in the teacher"]
-    weight: Annotated[float, Range(0, None), "beside the other terms, whose weights add up to 1"] = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +35,18 @@ class Distill:
     teacher_weight: Annotated[
         float, Range(0, 1), Hint("It is a fraction; the labels get the rest. 0 trains without a teacher."), "weight of the teacher's term; the labels get the rest"
     ] = 0.9
-    similarity: Annotated[tuple[Similarity, ...], "features matched by `similarity_preserving` as well"] = ()
+    terms: Annotated[tuple[Entry, ...], "the whole objective, instead of `term`, `temperature` and `teacher_weight`"] = ()
     training: Annotated[Training, "how long and how fast"] = field(default_factory=Training)
+
+    def __post_init__(self) -> None:
+        objective_of(self.terms, ALL)
 
 
 @technique(
     version=1,
-    needs={Fact.TORCH, Fact.FLOAT_WEIGHTS},
-    breaks={Fact.NARROWER},
+    needs=set(),
+    gives={Fact.TORCH, Fact.FLOAT_WEIGHTS},  # the student is new: of what comes in, only what it answers counts
+    breaks={Fact.NARROWER, Fact.QUANTIZED},
     data=Data.LABELS,
     paper="arXiv:1503.02531",
     recovers=False,
@@ -66,13 +62,16 @@ def distill(candidate: Candidate, config: Distill, context: Context) -> Outcome:
         torch.manual_seed(context.rng.seed)
         model = base(blueprint, task)
     history: list[dict[str, float]] = []
+    matched: list[dict[str, str]] = []
     if context.budget.train and config.training.epochs:
         objective = _objective(config)
         shapes(model, objective.taps("student_taps"), *arguments(task, batch_of(task, "train", [0, 1])))  # refuses a path that isn't there
-        monitor = lambda m: context.score(Candidate(replace(candidate.torch_form, blueprint=blueprint, weights=captured(m))))  # noqa: E731
+        monitor = lambda m: context.score(Candidate(TorchForm(blueprint, captured(m))))  # noqa: E731
+        bound = objective.bind(task, context.signals, model, seed=context.rng.seed)
+        matched = [{"student": m.student.path, "teacher": m.teacher.path} for m in bound.matches]
         history = fit(
             model,
-            objective.bind(task, context.signals),
+            bound,
             config.training,
             seed=context.rng.seed,
             checkpoint=context.checkpoint,
@@ -82,15 +81,15 @@ def distill(candidate: Candidate, config: Distill, context: Context) -> Outcome:
         )
     form = torch_form(model.eval(), blueprint, task, batch_of(task, "train", [0, 1]))
     claims = {"parameters": sum(p.numel() for p in model.parameters()), "student": {"factory": blueprint.factory, "kwargs": dict(blueprint.kwargs)}, "history": history}
+    claims |= {"matched": matched} if matched else {}  # the teacher's layers that "auto" stands for
     return Outcome(Candidate(form, START), claims | ({"training": to_dict(config.training)} if history else {}))
 
 
 def _objective(config: Distill) -> Objective:
+    if config.terms:
+        return objective_of(config.terms, ALL)
     teacher = kd(temperature=config.temperature) if config.term == "kd" else logit_mse()
-    objective: Objective = (1 - config.teacher_weight) * task_loss() + config.teacher_weight * teacher
-    for pair in config.similarity:
-        objective = objective + pair.weight * similarity_preserving(student=pair.student, teacher=pair.teacher)
-    return objective
+    return (1 - config.teacher_weight) * task_loss() + config.teacher_weight * teacher
 
 
 def student_blueprint(config: Distill, task: Task, candidate: Candidate) -> Blueprint:
@@ -104,7 +103,7 @@ def student_blueprint(config: Distill, task: Task, candidate: Candidate) -> Blue
         return Blueprint(f"task:{name}", dict(config.options))
     family = config.student.removeprefix("limbeck:")
     families.family(family)
-    teacher = rebuild(candidate.torch_form, task)
+    teacher = runnable(candidate.form, task)
     inputs = example(task, teacher).inputs
     with torch.no_grad():
         outputs = predict(task, teacher, batch_of(task, "train", [0, 1]))
