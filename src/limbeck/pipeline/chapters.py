@@ -1,0 +1,237 @@
+"""The parts of a run's story, each read from what the run kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from limbeck.pipeline.reading import Past, Product
+from limbeck.pipeline.records import read_record
+from limbeck.pipeline.store import digest
+from limbeck.report.story import Curve, Elsewhere, Kept, Layer, Limit, Missing, Model, Profile, Step, Timing
+
+NO_LAYERS = "Its layers are not kept in this run; `limbeck analyze` counts those of the task's models."
+Data = Mapping[str, Any]
+
+
+def model(name: str, data: Data, *, split: str) -> Model:
+    """A candidate as `summary.json` has it."""
+    latency, kernels = data.get("latency_ms") or {}, data.get("kernels") or {}
+    return Model(
+        name=name,
+        split=split,
+        metric=data["metric"]["value"],
+        kept=kept(data.get("retention")),
+        size_bytes=data["size_bytes"],
+        download_bytes=data["download_bytes"],
+        p50_ms=latency.get("p50"),
+        p90_ms=latency.get("p90"),
+        memory_bytes=data["peak_memory_bytes"],
+        parameters=data["parameters"],
+        macs=data["macs"],
+        int8=kernels.get("int8"),
+        floats=kernels.get("float"),
+        operators=kernels.get("operators"),
+    )
+
+
+def kept(data: Data | None) -> Kept | None:
+    if not data:
+        return None
+    return Kept(value=data["value"], bound=data["low"], **{k: data[k] for k in ("kind", "confidence", "samples", "split", "method") if k in data})
+
+
+def limit(data: Data) -> Limit:
+    """A verdict as the summary or the journal has it."""
+    return Limit(gate=data["gate"], status=data["status"], reason=data.get("reason", ""), **{k: data.get(k) for k in ("limit", "measured", "low", "high")})
+
+
+def exported(past: Past, mark: str, name: str) -> Model | None:
+    """What is known of an artifact without a summary: its bytes and its structure."""
+    data = past.exports.get(mark)
+    if data is None:
+        return None
+    size = sum(past.store.path(sha).stat().st_size for sha in data["artifact"]["files"].values() if past.store.path(sha).is_file())
+    kernels = data.get("kernels") or {}
+    counts = {"parameters": data.get("parameters"), "macs": data.get("macs"), "int8": kernels.get("int8"), "floats": kernels.get("float"), "operators": kernels.get("operators")}
+    return Model(name=name, split="validation", size_bytes=size, **counts)
+
+
+def steps_of_summary(summary: Data) -> tuple[Step, ...]:
+    """Every stage of the plan, those that weren't reached too."""
+    found = [_step(data) for data in summary["stages"]]
+    rest = summary.get("plan", {}).get("stages", ())[len(found) :]
+    return (*found, *(_not_reached(stage) for stage in rest))
+
+
+def _step(data: Data) -> Step:
+    made = model(data["name"], data, split="validation") if "size_bytes" in data else None
+    gates = tuple(limit(v) for v in data["verdicts"])
+    return Step(
+        name=data["name"],
+        technique=data["technique"],
+        status=data["verdict"],
+        model=made,
+        gates=gates,
+        seconds=data["seconds"],
+        tries=data["tries"],
+        error=data.get("error") or "",
+    )
+
+
+def _not_reached(stage: Data) -> Step:
+    return Step(name=stage.get("name") or stage["technique"], technique=stage["technique"], status="not reached")
+
+
+def steps_of_journal(past: Past, plan: Data) -> tuple[Step, ...]:
+    """What the journal says so far of each stage of the plan that the run was last started with."""
+    tried: dict[str, list[Data]] = {}
+    for line in past.lines:
+        data = line["data"]
+        if line["event"] in ("stage", "stage broke"):
+            tries = tried.setdefault(data["stage"], [])
+            if data.get("attempt", 1) > 1 and tries:
+                tries.pop()  # a gentler try takes the place of the one before
+            tries.append(data)
+    titles = [s.get("name") or s["technique"] for s in plan.get("stages", ())]
+    left = {title: tried.get(title, [])[-titles.count(title) :] for title in titles}
+    return tuple(_step_so_far(past, stage, left[title]) for stage, title in zip(plan.get("stages", ()), titles, strict=True))
+
+
+def _step_so_far(past: Past, stage: Data, left: list[Data]) -> Step:
+    if not left:
+        return _not_reached(stage)
+    data = left.pop(0)
+    title, tries = data["stage"], data.get("attempt", 1)
+    if "status" not in data:
+        return Step(name=title, technique=stage["technique"], status="FAIL", error=data.get("error", ""), tries=tries)
+    made = exported(past, data["artifact"], title)
+    return Step(name=title, technique=stage["technique"], status=data["status"], model=made, gates=tuple(limit(v) for v in data["verdicts"]), tries=tries)
+
+
+def timings(past: Past, marks: Sequence[str], names: Sequence[str], p50: float | None) -> tuple[tuple[Timing, ...], list[Any]] | None:
+    """What was timed in turn at the verdict, and its blocks; where several timings fit, the one of this median of the baseline."""
+    found = []
+    for path in sorted((past.folder / "measurements").glob("latency-*.json")):
+        record = read_record(path)
+        if list(record["key"]["artifacts"]) == list(marks):
+            data = past.store.get_json(record["object"])
+            told = tuple(_timing(n, one) for n, one in zip(names, data, strict=True))
+            found.append((abs(_median(told[0].samples_ms) - (p50 or 0.0)), told, [one["blocks"] for one in data]))
+    return min(found, key=lambda f: f[0])[1:] if found else None
+
+
+def _timing(name: str, data: Data) -> Timing:
+    samples = tuple(float(s) for block in data["blocks"] for s in block)
+    return Timing(name=name, samples_ms=samples, turns=len(data["blocks"]), disturbed=bool(data.get("disturbed")))
+
+
+def _median(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    return (ordered[len(ordered) // 2] + ordered[(len(ordered) - 1) // 2]) / 2
+
+
+def curves(past: Past, control: str | None) -> tuple[Curve, ...] | Missing:
+    """Every training: of each stage and its recovery, of stages that broke, and of the control."""
+    found = [*_of_stages(past), *_of_control(past, control)]
+    return tuple(found) or Missing("Nothing was trained in this run, or nothing yet: no stage keeps a training.")
+
+
+def _of_stages(past: Past) -> Iterator[Curve]:
+    for line in past.lines:
+        data = line["data"]
+        if line["event"] == "stage broke" and data.get("curve"):
+            yield curve(f"{data['stage']}: training that broke", data["curve"], note=data.get("error", ""))
+        elif line["event"] == "stage":
+            path = past.folder / "stages" / f"{past.store.path(data['key']).name}.json"
+            claims = read_record(path)["claims"] if path.exists() else {}
+            attempt = f", try {data['attempt']}" if data["attempt"] > 1 else ""
+            left_out = "" if data["status"] == "PASS" else f"The stage came to {data['status']}; the run didn't go on from it."
+            for name, rows in claims.items():
+                if _is_history(rows):
+                    yield curve(f"{data['stage']}{attempt}: {'training' if name == 'history' else name}", rows, note=left_out)
+
+
+def _is_history(rows: Any) -> bool:
+    return isinstance(rows, list) and bool(rows) and all(isinstance(r, dict) and "epoch" in r for r in rows)
+
+
+def _of_control(past: Past, control: str | None) -> Iterator[Curve]:
+    if control is None:
+        return
+    made = {r["key"]["candidate"] for r in _measured(past, "export") if digest(past.store.get_json(r["object"])["artifact"]) == control}
+    for path in sorted((past.folder / "stages").glob("*.json")):
+        record = read_record(path)
+        if record.get("stage") == "control" and record["candidate"] in made and _is_history(record["claims"].get("history")):
+            yield curve("control: training without a teacher", record["claims"]["history"])
+            return
+
+
+def _measured(past: Past, kind: str) -> Iterator[Data]:
+    for path in sorted((past.folder / "measurements").glob(f"{kind}-*.json")):
+        yield read_record(path)
+
+
+def curve(title: str, rows: Iterable[Data], *, note: str = "") -> Curve:
+    """Rows of one training, by column. Rows after a divergence hold the epoch in which it came."""
+    rows = list(rows)
+    names = [n for n in dict.fromkeys(k for r in rows for k in r) if n not in ("epoch", "validation", "diverged_at_step", "rate_scale")]
+    names.sort(key=lambda n: n != "loss")  # the sum first, then its terms
+    if len(names) == 2 and all(r.get(names[0]) == r.get(names[1]) for r in rows):
+        names = names[1:]  # a sum of one term is that term
+    fell = [r for r in rows if "diverged_at_step" in r]
+    told = [*([note] if note else []), *(f"Diverged at step {r['diverged_at_step']:.0f}." for r in fell)]
+    kept_rows = [r for r in rows if "diverged_at_step" not in r] or rows
+    return Curve(
+        title=title,
+        epochs=tuple(float(r["epoch"]) for r in kept_rows),
+        terms={n: tuple(_finite(r.get(n)) for r in kept_rows) for n in names},
+        validation=tuple(_finite(r.get("validation")) for r in kept_rows) if any("validation" in r for r in kept_rows) else (),
+        note=" ".join(told),
+    )
+
+
+def _finite(value: Any) -> float | None:
+    """A number, or None for what isn't one: NaN and Inf have no place on an axis."""
+    return float(value) if isinstance(value, (int, float)) and abs(value) < float("inf") else None
+
+
+def profiles(past: Past, marks: Sequence[tuple[str, str]]) -> tuple[Profile, ...] | Missing:
+    """The layers of these artifacts (name, mark), as they were counted at their export."""
+    found = []
+    for name, mark in marks:
+        data = past.exports.get(mark)
+        if data is not None:
+            layers = data.get("layers")
+            told = tuple(_layer(x) for x in layers) if layers else Missing(NO_LAYERS)
+            found.append(Profile(name=name, layers=told, parameters=data.get("parameters"), macs=data.get("macs")))
+    return tuple(found) or Missing("Nothing was exported yet, so there is nothing to profile.")
+
+
+def _layer(data: Data) -> Layer:
+    return Layer(path=data["path"], kind=data["kind"], parameters=data["parameters"], macs=data["macs"], shape=tuple(data.get("output_shape") or ()))
+
+
+def elsewhere(rows: Iterable[Data]) -> tuple[Elsewhere, ...]:
+    """Evidence from other devices, as the summary lists it."""
+    found = []
+    for row in rows:
+        latency = row.get("latency_ms") or {}
+        machine = ", ".join(str(v) for v in row.get("machine", {}).values())
+        found.append(
+            Elsewhere(
+                machine=machine, p50_ms=latency.get("p50"), p90_ms=latency.get("p90"), memory_bytes=row.get("peak_memory_bytes"), used=row["used"], when=str(row.get("time") or "")
+            )
+        )
+    return tuple(found)
+
+
+def mark_of(past: Past, artifact: str) -> str | None:
+    """The mark of an artifact from the folder in which it is laid out, as in artifacts/<16 digits>/model.onnx."""
+    parts = artifact.split("/")
+    return next((m for m in sorted(past.exports) if len(parts) > 1 and m[:16] == parts[1]), None)
+
+
+def last_passed(past: Past) -> Product | None:
+    """The last product that passed its gate, but for the baseline."""
+    return next((p for p in reversed(past.products) if p.status == "PASS" and p.stage != "baseline"), None)
