@@ -29,21 +29,32 @@ def load_task(entry: str, *, base: Path) -> Task:
         base: Where relative paths start, and where packages are looked for besides those that are installed.
     Raises: TaskError if there is no such file or name, if the file raises (its own line is shown), or if what it gives isn't a Task.
     """
-    place, _, name = entry.rpartition(":")
-    if not place or not name.isidentifier():
-        raise TaskError(f"task.entry must be 'file.py:name' or 'package.module:name', got {entry!r}. Name the Task in the file, as in 'task.py:task'.")
-    module = _file(base / place) if place.endswith(".py") else _package(place, base)
-    path = Path(str(module.__file__)).resolve()
-    if name not in vars(module):
-        public = [n for n, v in vars(module).items() if not n.startswith("_") and not isinstance(v, types.ModuleType)]
-        raise TaskError(f"{path} has no '{name}', which task.entry names. {near(name, public)}")
-    task = vars(module)[name]
+    task, path = _named(entry, base=base, what="task.entry")
+    name = entry.rpartition(":")[2]
     if isinstance(task, types.FunctionType):
         with _beside(path.parent):
             task = _run(task, path)
     if not isinstance(task, Task):
         raise TaskError(f"'{name}' in {path} must be a limbeck.Task or a function that returns one, got {type(task).__name__}. Write {name} = Task(…).")
     return replace(task, folder=path.parent / task.folder)
+
+
+def load_name(entry: str, *, base: Path, what: str) -> Any:
+    """What `file.py:name` or `package.module:name` names, whatever it is. Raises: TaskError as `load_task`, in which `what` names it."""
+    return _named(entry, base=base, what=what)[0]
+
+
+def _named(entry: str, *, base: Path, what: str) -> tuple[Any, Path]:
+    """What an entry names, and the file that it stands in."""
+    place, _, name = entry.rpartition(":")
+    if not place or not name.isidentifier():
+        raise TaskError(f"{what} must be 'file.py:name' or 'package.module:name', got {entry!r}. Name what is in the file, as in 'task.py:task'.")
+    module = _file(base / place) if place.endswith(".py") else _package(place, base)
+    path = Path(str(module.__file__)).resolve()
+    if name not in vars(module):
+        public = [n for n, v in vars(module).items() if not n.startswith("_") and not isinstance(v, types.ModuleType)]
+        raise TaskError(f"{path} has no '{name}', which {what} names. {near(name, public)}")
+    return vars(module)[name], path
 
 
 def _file(path: Path) -> types.ModuleType:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from limbeck.core.contract import Contract, Target
+from limbeck.core.environment import PREFIX, check_known, in_effect, overlay
 from limbeck.core.errors import ConfigError
 from limbeck.core.fields import Hint, Range, parse
 from limbeck.core.plan import Stage
@@ -43,8 +46,17 @@ class RunFile:
     stage: Annotated[tuple[Stage, ...], "in order; none: limbeck plans"] = ()
 
 
-def read_runfile(path: Path) -> RunFile:
-    """Raises ConfigError for a missing file, TOML that can't be read (line and column), an unknown key or a bad value."""
+TABLES: Mapping[str, type] = {"run": RunOptions, "target": Target, "contract": Contract}  # what variables of the environment may set
+
+
+def read_runfile(path: Path, *, environment: Mapping[str, str] | None = None) -> RunFile:
+    """A run file, with what the environment (that of this process) sets over it.
+
+    Raises: ConfigError for a missing file, TOML that can't be read (line and column), an unknown key or a bad value; for a variable
+        that isn't known or has a bad value, which is named.
+    """
+    check_known(TABLES, environment)
+    set_ = overlay(TABLES, environment)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -56,5 +68,25 @@ def read_runfile(path: Path) -> RunFile:
     except (ValueError, RecursionError) as error:  # bad TOML is a ValueError; a number or a nest that Python gives up on isn't called bad TOML
         reason = str(error) if isinstance(error, ValueError) else "its lists or tables are nested too deep"
         raise ConfigError(f"{path} is not TOML: {reason}. Mend that place.") from error
-    with located(path):
+    with told(environment), located(path):
+        for table, values in set_.items():
+            if isinstance(data.get(table, {}), dict):
+                data[table] = data.get(table, {}) | values
         return parse(RunFile, data, where=path.name)
+
+
+@contextmanager
+def told(environment: Mapping[str, str] | None = None, *, table: str = "") -> Iterator[None]:
+    """An error in a table of the file says which variables stand over that table: the value that breaks a rule may be theirs.
+
+    Args:
+        table: Where the error's own path doesn't say it.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        place = table or str(error.path[1] if len(error.path) > 1 else "")
+        names = [name for name in in_effect(TABLES, environment) if name.startswith(f"{PREFIX}{place.upper()}_")]
+        if not names:
+            raise
+        raise ConfigError(f"{error} Set by the environment: {', '.join(names)}.", path=error.path) from error
