@@ -1,4 +1,4 @@
-"""How many parameters a model has and how many multiply-accumulates one call of it takes, by layer.
+"""How many parameters a model has, how many multiply-accumulates one call of it takes, and the bytes that it moves, by layer.
 
 Counted from the operators that really run, so attention written in plain matrix products counts like attention in a module.
 """
@@ -15,19 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 ATEN = torch.ops.aten
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A module with parameters of its own, or whose own code multiplies matrices."""
+    """A module with parameters of its own, or whose own code multiplies matrices; on request any module that ran."""
 
     path: str
     kind: str
     parameters: int  # a parameter that is tied counts at its first place
     macs: int
     output_shape: tuple[int, ...]  # of its last call; () if it wasn't called or gives no tensor
+    weight_bytes: int = 0  # its own parameters and buffers, as torch holds them; what is tied counts at its first place
+    input_bytes: int = 0  # tensors that it was called with, over all its calls
+    activation_bytes: int = 0  # tensors that it gave back, over all its calls; what only passes through counts where it was made
 
 
 @dataclass(frozen=True)
@@ -39,24 +43,71 @@ class Profile:
     layers: tuple[Layer, ...]
 
 
-def profile(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Profile:
+def profile(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, *, every: bool = False) -> Profile:
     """Run `model(*args, **kwargs)` once, in eval mode and without gradient, and count.
 
     One MAC is a multiplication with its addition in a convolution, a linear layer, a matrix product or attention; norms,
     activations, sums, pooling and quantizers count nothing. Figures are of this call: a batch of one gives MACs per sample.
     Parameters are unique ones; buffers (running means, quantizers' scales) aren't parameters. The model is left as it was.
+
+    Args:
+        every: Also list modules that ran without parameters and products (activations, pooling, containers).
     """
     macs: Counter[str] = Counter()
-    shapes: dict[str, tuple[int, ...]] = {}
-    stack: list[str] = [""]
-    with _plain_attention(), _evaluating(model), _following(model, stack, shapes), torch.no_grad(), _Count(macs, stack):
+    calls = _Calls()
+    with _plain_attention(), _evaluating(model), _following(model, calls), torch.no_grad(), _Count(macs, calls.stack):
         model(*args, **(kwargs or {}))
-    parameters: Counter[str] = Counter()
-    for name, parameter in model.named_parameters():  # each once, a tied one at its first place
-        parameters[name.rpartition(".")[0]] += parameter.numel()
-    modules = [(path, type(m).__name__) for path, m in model.named_modules() if parameters[path] or macs[path]]
-    layers = tuple(Layer(path, kind, parameters[path], macs[path], shapes.get(path, ())) for path, kind in modules)
+    parameters, weights = _own(model)
+    modules = [(path, type(m).__name__) for path, m in model.named_modules() if parameters[path] or macs[path] or (every and path in calls.shapes)]
+    layers = tuple(
+        Layer(path, kind, parameters[path], macs[path], calls.shapes.get(path, ()), weights[path], calls.taken[path], calls.given[path]) for path, kind in modules
+    )
     return Profile(sum(parameters.values()), sum(macs.values()), layers)
+
+
+def _own(model: nn.Module) -> tuple[Counter[str], Counter[str]]:
+    """By module path, its own parameters and the bytes of them and of its buffers; each tensor once, a tied one at its first place."""
+    parameters: Counter[str] = Counter()
+    weights: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        parameters[name.rpartition(".")[0]] += parameter.numel()
+        weights[name.rpartition(".")[0]] += parameter.nbytes
+    for name, buffer in model.named_buffers():
+        weights[name.rpartition(".")[0]] += buffer.nbytes
+    return parameters, weights
+
+
+class _Calls:
+    """What is seen while a model runs: the path of the module that is at work, and by path shapes and bytes."""
+
+    def __init__(self) -> None:
+        self.stack: list[str] = [""]
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.taken: Counter[str] = Counter()
+        self.given: Counter[str] = Counter()
+        self.seen = WeakTensorKeyDictionary()  # a module's inputs, and what modules gave back so far: it counts once
+
+    def enter(self, path: str, inputs: Sequence[Tensor]) -> None:
+        self.stack.append(path)
+        self.taken[path] += sum(t.nbytes for t in inputs)
+        for tensor in inputs:
+            self.seen[tensor] = True
+
+    def leave(self, path: str, output: Any) -> None:
+        self.stack.pop()
+        self.shapes[path] = tuple(output.shape) if isinstance(output, Tensor) else ()
+        for tensor in tensors_in(output):
+            if tensor not in self.seen:
+                self.given[path] += tensor.nbytes
+                self.seen[tensor] = True
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Every tensor in tuples, lists and mappings, however deep."""
+    if isinstance(value, Tensor):
+        return [value]
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+    return [tensor for entry in inner for tensor in tensors_in(entry)]
 
 
 class _Count(TorchDispatchMode):
@@ -142,20 +193,18 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _following(model: nn.Module, stack: list[str], shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
+def _following(model: nn.Module, calls: _Calls) -> Iterator[None]:
     """While a module's forward runs, its path is on top of the stack; afterwards its output's shape is known."""
     handles = []
     for path, module in model.named_modules():
 
-        def enter(_: nn.Module, __: Any, path: str = path) -> None:
-            stack.append(path)
+        def enter(_: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
+            calls.enter(path, tensors_in((args, kwargs)))
 
         def leave(_: nn.Module, __: Any, output: Any, path: str = path) -> None:
-            stack.pop()
-            if isinstance(output, Tensor):
-                shapes[path] = tuple(output.shape)
+            calls.leave(path, output)
 
-        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]
+        handles += [module.register_forward_pre_hook(enter, with_kwargs=True), module.register_forward_hook(leave, always_call=True)]
     try:
         yield
     finally:

@@ -122,6 +122,11 @@ def parse(config: type[T], data: Any, *, where: str) -> T:
     return _parse(config, data, (where,))
 
 
+def convert(field: Field, value: Any, *, where: str) -> Any:
+    """One option's value, checked and converted as `parse` does it. `where` opens the message. Raises: as `parse`."""
+    return _option(field, value, (where,))
+
+
 def validate(config: T, *, where: str) -> T:
     """The same config, if each value has its type and keeps its constraints (dataclasses inside it too)."""
     return _validate(config, (where,))
@@ -140,8 +145,7 @@ def _parse(config: type[T], data: Any, path: Keys) -> T:
     for field in known.values():
         own = (*path, field.name)
         if field.name in data:
-            value = data[field.name]
-            values[field.name] = _convert(field.type, _quantity(value, field, own) if field.unit and isinstance(value, str) else value, field, own)
+            values[field.name] = _option(field, data[field.name], own)
         elif field.required:
             raise ConfigError(f"{_place(own)} is missing; it is {field.type_name}: {field.doc}. Add it.", path=path)
     try:
@@ -149,6 +153,10 @@ def _parse(config: type[T], data: Any, path: Keys) -> T:
     except ConfigError as error:  # a rule over several values, which the config holds itself
         raise ConfigError(str(error), path=(*path, *error.path[1:])) from error
     return _validate(made, path)
+
+
+def _option(field: Field, value: Any, path: Keys) -> Any:
+    return _convert(field.type, _quantity(value, field, path) if field.unit and isinstance(value, str) else value, field, path)
 
 
 def _validate(config: T, path: Keys) -> T:
@@ -222,6 +230,8 @@ def table(config: type) -> str:
 def _toml(value: Any) -> str:
     if value is None:
         return "none"
+    if value == "":
+        return '""'
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

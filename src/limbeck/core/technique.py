@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -35,6 +35,10 @@ class Signals(Protocol):
 
     def tapped(self, paths: tuple[str, ...]) -> Signals:
         """A source that also gives the outputs of these modules of the teacher, as "tap:<path>"."""
+        ...
+
+    def layers(self) -> Sequence[Any]:
+        """Every place of the teacher that can be tapped, with shape and depth, for "auto"."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def machine() -> dict[str, str | int]:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        wanted = ("model name", "cpu family", "model\t", "stepping")
-        lines = [line for line in info.read_text().split("\n\n")[0].splitlines() if line.startswith(wanted)]
-        return " ".join(line.partition(":")[2].strip() for line in lines) or platform.machine()
+        told = dict(re.findall(r"^([\w ]+?)\s*: (.*)$", info.read_text().split("\n\n")[0], re.MULTILINE))
+        which = ", ".join(f"{name} {told[key]}" for name, key in (("family", "cpu family"), ("model", "model"), ("stepping", "stepping")) if key in told)
+        return f"{told.get('model name', platform.machine())}{f' ({which})' if which else ''}"  # clouds give several processors one name
     return platform.processor() or platform.machine()

@@ -17,13 +17,14 @@ from limbeck.mechanics.data import batches, feed, predict
 from limbeck.stats import paired
 from limbeck.stats.bootstrap import Interval, bca_lower
 
+BATCH = 64  # samples in one inference where metrics are taken
 Arrays = dict[str, np.ndarray]
 Session = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 Progress = Callable[[float, float, str], None]  # as `Log.progress`
 
 
 def rows_of(
-    session: Session, task: Task, split: str, *, batch_size: int = 64, ids: Sequence[int] | np.ndarray | None = None, progress: Progress = lambda done, total, note: None
+    session: Session, task: Task, split: str, *, batch_size: int = BATCH, ids: Sequence[int] | np.ndarray | None = None, progress: Progress = lambda done, total, note: None
 ) -> Arrays:
     """The metric's rows of a loaded artifact over a split (or these ids of it), in order. `progress` is told after each batch.
 
@@ -42,7 +43,7 @@ def rows_of(
     return _rows(run, task, split, batch_size=batch_size, ids=ids)
 
 
-def rows_of_module(model: nn.Module, task: Task, split: str, *, batch_size: int = 64, ids: Sequence[int] | np.ndarray | None = None) -> Arrays:
+def rows_of_module(model: nn.Module, task: Task, split: str, *, batch_size: int = BATCH, ids: Sequence[int] | np.ndarray | None = None) -> Arrays:
     """`rows_of` for a torch module, run in eval mode without gradient and left in the modes in which it was."""
     modes = {module: module.training for module in model.modules()}
     model.eval()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from limbeck.core.candidate import Artifact, TorchForm
+from limbeck.core.candidate import Artifact, ArtifactForm
 from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import ArtifactError, TaskError
 from limbeck.core.evidence import Evidence, Latency, Retention, Status, Verdict
@@ -17,7 +17,7 @@ from limbeck.core.task import Task
 from limbeck.evaluation import measure, quality
 from limbeck.evaluation.gates import Examined, contract_verdicts, percentiles, speedup
 from limbeck.runtimes import of_file, parity, runtime
-from limbeck.runtimes.card import Session, random_feed
+from limbeck.runtimes.card import Session, fixed_batch, random_feed
 from limbeck.stats.bootstrap import Interval
 from limbeck.stats.latency import median_ratio
 
@@ -58,14 +58,18 @@ def of_path(path: Path) -> Subject:
 def of_task(task: Task, *, model: str | None, target: Target, folder: Path, name: str) -> Subject:
     """A model of a task (its teacher by default), exported to the target into `folder`."""
     from limbeck.analysis.profile import profile
-    from limbeck.mechanics.build import rebuild, teacher_form
+    from limbeck.mechanics.build import rebuild, teacher_candidate
     from limbeck.mechanics.data import arguments, batch_of, example
 
     if not task.models:
         raise TaskError(
             f"task '{task.name}' has no models, so there is nothing to evaluate but its data. Give Task(models={{'teacher': …}}), or name an artifact and this task with --task."
         )
-    form: TorchForm = teacher_form(task, model)
+    form = teacher_candidate(task, model).form
+    if isinstance(form, ArtifactForm):
+        if form.artifact.runtime != target.runtime:
+            raise ArtifactError(f"'{model or task.teacher}' is a file for '{form.artifact.runtime}', and the target is '{target.runtime}'. Set the runtime to the first.")
+        return Subject(name, form.artifact, kernels=runtime(target.runtime).describe(form.artifact))
     module = rebuild(form, task)
     folder.mkdir(parents=True, exist_ok=True)
     split = "train" if "train" in task.splits else next(iter(task.splits))
@@ -74,18 +78,27 @@ def of_task(task: Task, *, model: str | None, target: Target, folder: Path, name
     return Subject(name, artifact, counted.parameters, counted.macs, runtime(target.runtime).describe(artifact))
 
 
-def judge(subjects: list[Subject], *, task: Task | None, target: Target, split: str, contract: Contract | None = None, seconds: float = 2.0) -> list[Judged]:
+def judge(
+    subjects: list[Subject],
+    *,
+    task: Task | None,
+    target: Target,
+    split: str,
+    contract: Contract | None = None,
+    seconds: float = 2.0,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Judged]:
     """Evidence on each subject, timed in turn; every one after the first is judged against the first.
 
-    Without a task the inputs are random ones of the declared shapes, and quality stays unverified.
+    Without a task the inputs are random ones of the declared shapes, and quality stays unverified. Raises Interrupted when `stop` says so.
     """
     sessions = [runtime(s.artifact.runtime).load(s.artifact, target.threads) for s in subjects]
     feed = _feed(task, sessions[0], target, split)
-    latencies = measure.latency([s.artifact for s in subjects], feed, threads=target.threads, seconds=seconds)
+    latencies = measure.latency([s.artifact for s in subjects], feed, threads=target.threads, seconds=seconds, stop=stop)
     shown = _quality(sessions, task, split, contract.confidence if contract else CONFIDENCE)
     examined = []
     for subject, latency, (value, known) in zip(subjects, latencies, shown, strict=True):
-        memory = measure.peak_memory(subject.artifact, feed, threads=target.threads)
+        memory = measure.peak_memory(subject.artifact, feed, threads=target.threads, stop=stop)
         examined.append(Examined(evidence=_evidence(subject, target, task, value, latency, memory), latency=latency, **known))
     first = Judged(examined[0], contract_verdicts(contract, task.metric if task else None, candidate=examined[0], baseline=None) if contract and len(subjects) == 1 else ())
     return [first, *(_second(e, examined[0], contract, task, _agreement(sessions[0], s, feed)) for e, s in zip(examined[1:], sessions[1:], strict=True))]
@@ -96,7 +109,7 @@ def _quality(sessions: list[Session], task: Task | None, split: str, confidence:
     if task is None:
         return [(None, {}) for _ in sessions]
     found: list[tuple[float | None, dict[str, Any]]] = []
-    rows = [quality.rows_of(session, task, split) for session in sessions]
+    rows = [quality.rows_of(session, task, split, batch_size=fixed_batch(session) or quality.BATCH) for session in sessions]
     for number, own in enumerate(rows):
         interval = quality.interval(task.metric, own, confidence=confidence)
         known: dict[str, Any] = {"metric_interval": (interval.low, interval.high)}

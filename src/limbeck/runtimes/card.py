@@ -13,6 +13,8 @@ from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError, near
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from limbeck.mechanics.data import Example
 
 Feed = Mapping[str, np.ndarray]
@@ -43,6 +45,58 @@ class Session(Protocol):
 
 
 @dataclass(frozen=True)
+class OperatorTime:
+    """What one operator of the graph that really runs took: the mean of each block of inferences, without what it called.
+
+    Bytes are of one inference, as the runtime moves them: int8 counts one byte a number. Weights aren't inputs here.
+    """
+
+    name: str
+    operator: str
+    block_ms: tuple[float, ...]
+    input_bytes: int | None = None
+    output_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of an artifact as it was exported, and the path of the module that it came from ("" is the model itself)."""
+
+    name: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    module: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where an artifact's nodes came from, and by module path the bytes of the weights in the file.
+
+    held_bytes: Each weight at its first reader, so that they add up to the file's weights. read_bytes: Each at every reader, but
+        for tables, of which a reader takes rows.
+    """
+
+    nodes: tuple[Node, ...]
+    held_bytes: Mapping[str, int]
+    read_bytes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Operators:
+    """How a runtime tells what each operator costs.
+
+    export: As the card's `export`, the same bytes, and where each node came from.
+    time: artifact, feed, threads, blocks, inferences a block → what each operator took.
+    modules: artifact, sources, operators → for each operator the path of its module; None for what the runtime put in itself.
+    """
+
+    export: Callable[[Example, Path], tuple[Artifact, Sources]]
+    time: Callable[[Artifact, Feed, int, int, int], list[OperatorTime]]
+    modules: Callable[[Artifact, Sources, Sequence[OperatorTime]], list[str | None]]
+
+
+@dataclass(frozen=True)
 class Runtime:
     """A runtime's card. Its libraries are imported inside its functions, so a card costs nothing.
 
@@ -53,6 +107,8 @@ class Runtime:
     load: Opens an artifact with this many threads. Raises ArtifactError if it can't.
     describe: What really runs: {"int8": kernels, "float": kernels, "operators": {name: count}, "initializer_bytes": bytes}.
     empty: A trivial artifact, whose session is what memory is counted above.
+    operators: What each operator costs, where the runtime can tell.
+    modules: What each module costs by itself, run as a module: module, args, kwargs, threads, blocks, calls a block → ms by path and block.
     """
 
     name: str
@@ -64,6 +120,13 @@ class Runtime:
     load: Callable[[Artifact, int], Session]
     describe: Callable[[Artifact], dict[str, Any]]
     empty: Callable[[Path], Artifact]
+    operators: Operators | None = None
+    modules: Callable[[nn.Module, tuple, Mapping[str, Any], int, int, int], dict[str, tuple[float, ...]]] | None = None
+
+
+def fixed_batch(session: Session) -> int | None:
+    """How many samples a session takes at once, where its first input's first axis says so; None: any number."""
+    return session.inputs[0].shape[0] if session.inputs and session.inputs[0].shape else None
 
 
 def bind(feed: Feed, inputs: Sequence[InputSpec]) -> dict[str, np.ndarray]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,8 @@ import numpy as np
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError
 from limbeck.core.require import installed, require
-from limbeck.runtimes.card import Feed, InputSpec, Runtime, Session, artifact_file, bind
+from limbeck.runtimes.card import Feed, InputSpec, Operators, OperatorTime, Runtime, Session, Sources, artifact_file, bind
+from limbeck.runtimes.profiling import modules_of, operator_times, sources
 from limbeck.runtimes.tracing import quiet, traced, with_model
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from limbeck.mechanics.data import Example
 
 OPSET = 20
+WARM_UP = 3  # inferences before those that are profiled
 IR_VERSION = 10
 MAX_BYTES = 1_500_000_000  # protobuf ends at 2 GB; what is built from a file needs room below that
 DTYPES = {"float": "float32", "double": "float64"}  # where ONNX Runtime's name of a dtype isn't numpy's
@@ -72,7 +76,7 @@ def load(artifact: Artifact, threads: int = 1) -> Session:
     return OnnxSession(_session(artifact, threads), artifact.path.name)
 
 
-def _session(artifact: Artifact, threads: int, optimized: Path | None = None) -> Any:
+def _session(artifact: Artifact, threads: int, *, optimized: Path | None = None, profile: Path | None = None) -> Any:
     ort = require("onnxruntime")
     path = artifact_file(artifact, ".onnx")
     options = ort.SessionOptions()
@@ -81,6 +85,8 @@ def _session(artifact: Artifact, threads: int, optimized: Path | None = None) ->
     options.log_severity_level = 3  # errors; but the file that we ask for ourselves is no news
     if optimized:
         options.optimized_model_filepath = str(optimized)
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except _failures() as error:
@@ -94,14 +100,38 @@ def describe(artifact: Artifact) -> dict[str, Any]:
     products, recurrent layers and attention; MatMulNBits too, whose weights alone are small).
     """
     onnx = require("onnx")
-    with tempfile.TemporaryDirectory() as folder:
-        optimized = Path(folder) / "optimized.onnx"
-        _session(artifact, 1, optimized)
-        operators = Counter(_operators(onnx.load(optimized).graph))
+    operators = Counter(_operators(_optimized(artifact)))
     integer = sum(n for op, n in operators.items() if op in INT8 or op.startswith("QLinear"))
     weights = onnx.load(artifact_file(artifact, ".onnx"), load_external_data=False).graph.initializer
     size = sum(_tensor_bytes(t) for t in weights)
     return {"int8": integer, "float": sum(n for op, n in operators.items() if op in FLOAT), "operators": dict(sorted(operators.items())), "initializer_bytes": size}
+
+
+def _optimized(artifact: Artifact) -> GraphProto:
+    """The graph as ONNX Runtime optimizes it for this CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        _session(artifact, 1, optimized=optimized)
+        return require("onnx").load(optimized).graph
+
+
+def time_operators(artifact: Artifact, feed: Feed, threads: int, blocks: int, runs: int) -> list[OperatorTime]:
+    """What each operator took, by ONNX Runtime's own profiler: `blocks` of `runs` inferences after a few that aren't counted.
+
+    The profiler counts whole microseconds, rounded down. Raises: ArtifactError as `load`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        inner = _session(artifact, threads, profile=Path(folder) / "profile")
+        session = OnnxSession(inner, artifact.path.name)
+        for _ in range(WARM_UP + blocks * runs):
+            session(feed)
+        events = json.loads(Path(inner.end_profiling()).read_text(encoding="utf-8"))
+    return operator_times(events, skip=WARM_UP, blocks=blocks, runs=runs)
+
+
+def modules(artifact: Artifact, known: Sources, operators: Sequence[OperatorTime]) -> list[str | None]:
+    """For each operator that ran, the path of the module that it came from; None for what ONNX Runtime put in."""
+    return modules_of(operators, _optimized(artifact), known, multiplies=INT8 | FLOAT | {"QLinearConv", "QLinearMatMul"})
 
 
 def _operators(graph: GraphProto) -> list[str]:
@@ -127,6 +157,18 @@ def export(example: Example, folder: Path) -> Artifact:
     Raises: ArtifactError if the module can't be traced, has an operator without a translation, an output with an input's name,
         or is over 1.5 GB.
     """
+    return _written(_stripped(_translated(example), example), folder)
+
+
+def export_with_sources(example: Example, folder: Path) -> tuple[Artifact, Sources]:
+    """The same bytes as `export` writes, and from which module each node came, which the file doesn't say."""
+    model = _translated(example)
+    known = sources(model.graph, {t.name: _tensor_bytes(t) for t in model.graph.initializer}, multiplies=FLOAT)
+    return _written(_stripped(model, example), folder), known
+
+
+def _translated(example: Example) -> ModelProto:
+    """What torch's exporter makes of an example, with all its notes."""
     twice = [name for name in example.outputs if name in example.inputs]
     if twice:
         raise ArtifactError(f"output '{twice[0]}' has the name of an input, which ONNX doesn't allow. Give it another name in Task(outputs=…).")
@@ -147,7 +189,7 @@ def export(example: Example, folder: Path) -> Artifact:
         raise ArtifactError(f"{type(example.module.model).__name__} can't be written as ONNX: {_first_line(cause)} Replace that operator by ones that ONNX has.") from error
     if made is None:
         raise ArtifactError(f"{type(example.module.model).__name__} can't be written as ONNX: the exporter gave nothing back. Try another version of torch.")
-    return _written(_stripped(made.model_proto, example), folder)
+    return made.model_proto
 
 
 def _written(model: ModelProto, folder: Path) -> Artifact:
@@ -253,4 +295,5 @@ ONNXRUNTIME = Runtime(
     load=load,
     describe=describe,
     empty=empty,
+    operators=Operators(export=export_with_sources, time=time_operators, modules=modules),
 )

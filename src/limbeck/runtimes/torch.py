@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +20,13 @@ from limbeck.runtimes.card import Feed, InputSpec, Runtime, Session, artifact_fi
 from limbeck.runtimes.tracing import quiet, traced, with_model, without_traces
 
 if TYPE_CHECKING:
+    from torch import nn
     from torch.export import ExportedProgram
 
     from limbeck.mechanics.data import Example
 
 NAMES = "limbeck.json"  # the names of inputs and outputs, inside the archive
+WARM_UP = 3  # calls of a module before those that are timed
 FLOAT = ("addmm", "baddbmm", "bmm", "conv", "einsum", "gru", "linear", "lstm", "matmul", "mm", "rnn_", "scaled_dot_product")  # how the names of what multiplies begin
 
 
@@ -134,6 +138,59 @@ def empty(folder: Path) -> Artifact:
     return _saved(program, folder, {"inputs": ["x"], "outputs": ["y"]})
 
 
+def time_modules(model: nn.Module, args: tuple, kwargs: Mapping[str, Any], threads: int, blocks: int, runs: int) -> dict[str, tuple[float, ...]]:
+    """Milliseconds that each module's own code takes in one call of the model, without that of the modules that it calls, by path and block.
+
+    `blocks` of `runs` calls, after a few that aren't counted. The hooks that take the time cost some themselves. The model, its
+    hooks and torch's number of threads are left as they were.
+    """
+    import torch
+
+    clock = _ModuleClock()
+    handles = [handle for path, module in model.named_modules() for handle in clock.watch(path, module)]
+    before = torch.get_num_threads()
+    taken: list[dict[str, float]] = []
+    try:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            for number in range(-1, blocks):
+                clock.own.clear()
+                for _ in range(runs if number >= 0 else WARM_UP):
+                    model(*args, **kwargs)
+                if number >= 0:
+                    taken.append({path: ns / 1e6 / runs for path, ns in clock.own.items()})
+    finally:
+        torch.set_num_threads(before)
+        for handle in handles:
+            handle.remove()
+    return {path: tuple(block.get(path, 0.0) for block in taken) for path in taken[0]}
+
+
+class _ModuleClock:
+    """Nanoseconds by module path, each charged to the innermost module that is at work."""
+
+    def __init__(self) -> None:
+        self.own: Counter[str] = Counter()
+        self._stack: list[str] = []
+        self._since = 0
+
+    def watch(self, path: str, module: nn.Module) -> list[Any]:
+        return [
+            module.register_forward_pre_hook(lambda *_: self._turn(enter=path), prepend=True),
+            module.register_forward_hook(lambda *_: self._turn(enter=None), always_call=True),
+        ]
+
+    def _turn(self, *, enter: str | None) -> None:
+        now = time.perf_counter_ns()
+        if self._stack:
+            self.own[self._stack[-1]] += now - self._since
+        if enter is None:
+            self._stack.pop()
+        else:
+            self._stack.append(enter)
+        self._since = time.perf_counter_ns()
+
+
 def available() -> str | None:
     return installed("torch")
 
@@ -148,4 +205,5 @@ TORCH = Runtime(
     load=load,
     describe=describe,
     empty=empty,
+    modules=time_modules,
 )

@@ -58,7 +58,7 @@ def test_attention_counts_both_products_however_it_is_written(how: str) -> None:
     query, key, value = torch.rand(1, 2, 5, 8), torch.rand(1, 2, 7, 8), torch.rand(1, 2, 7, 6)
     found = profile(Products(how), (query, key, value))
     assert found.macs == 2 * 5 * 7 * 8 + 2 * 5 * 7 * 6
-    assert found.layers == (Layer("", "Products", 0, found.macs, (1, 2, 5, 6)),)
+    assert found.layers == (Layer("", "Products", 0, found.macs, (1, 2, 5, 6), 0, 4 * 2 * (5 * 8 + 7 * 8 + 7 * 6), 4 * 2 * 5 * 6),)
 
 
 def test_vectors_count_too() -> None:
@@ -73,12 +73,26 @@ def small() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
 
 
-def test_layers_carry_path_kind_parameters_and_shape() -> None:
+def test_layers_carry_path_kind_parameters_shape_and_bytes() -> None:
     assert profile(small(), (IMAGE,)).layers == (
-        Layer("0", "Conv2d", 4 * 6 * 9 + 6, 49 * 6 * 4 * 9, (1, 6, 7, 7)),
-        Layer("1", "BatchNorm2d", 12, 0, (1, 6, 7, 7)),
-        Layer("5", "Linear", 21, 18, (1, 3)),
+        Layer("0", "Conv2d", 4 * 6 * 9 + 6, 49 * 6 * 4 * 9, (1, 6, 7, 7), 4 * (4 * 6 * 9 + 6), 4 * 4 * 81, 4 * 6 * 49),
+        Layer("1", "BatchNorm2d", 12, 0, (1, 6, 7, 7), 4 * 24 + 8, 4 * 6 * 49, 4 * 6 * 49),  # running mean and variance, and a counter of 8 bytes
+        Layer("5", "Linear", 21, 18, (1, 3), 4 * 21, 4 * 6, 4 * 3),
     )
+
+
+def test_every_module_that_ran_on_request_and_a_tensor_counts_where_it_was_made() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU(inplace=True), nn.Dropout(), nn.Flatten())
+    found = {la.path: la.activation_bytes for la in profile(model, (IMAGE,), every=True).layers}
+    assert found == {"": 0, "0": 4 * 6 * 49, "1": 0, "2": 0, "3": 4 * 6 * 49}  # in place and identity make nothing; the container passes on
+
+
+def test_activation_bytes_of_attention_and_of_half_precision_are_exact() -> None:
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    (layer,) = [la for la in profile(attention, (TOKENS, TOKENS, TOKENS)).layers if la.path == ""]
+    assert layer.activation_bytes == 4 * (5 * 8 + 5 * 5)  # the output and the weights of attention, a tuple
+    (half,) = profile(nn.Linear(8, 3).to(torch.bfloat16), (TOKENS.to(torch.bfloat16),)).layers
+    assert (half.weight_bytes, half.input_bytes, half.activation_bytes) == (2 * 27, 2 * 40, 2 * 15)
 
 
 def test_macs_grow_with_the_batch_and_parameters_do_not() -> None:
@@ -99,6 +113,8 @@ def test_tied_weights_count_once_and_what_runs_twice_counts_twice() -> None:
     found = profile(Tied(), (torch.tensor([[1, 2, 3]]),))
     assert found.parameters == 11 * 8 + 72
     assert {la.path: la.macs for la in found.layers} == {"embed": 0, "shared": 2 * 3 * 64, "head": 3 * 88}
+    assert {la.path: la.weight_bytes for la in found.layers} == {"embed": 4 * 88, "shared": 4 * 72, "head": 0}
+    assert {la.path: la.activation_bytes for la in found.layers} == {"embed": 4 * 24, "shared": 2 * 4 * 24, "head": 4 * 33}
 
 
 def test_keyword_inputs_and_inference_mode() -> None:
