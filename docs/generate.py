@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import re
 import sys
+from inspect import signature
 from pathlib import Path
 
+import generate_api
 from typer.testing import CliRunner
 
 from limbeck.cli.main import app
 from limbeck.core.contract import Contract, Target
+from limbeck.core.environment import SWITCHES, TOLERATED, variables
 from limbeck.core.fields import table
 from limbeck.core.plan import Gate, Recovery, Stage, Training
+from limbeck.intake.runfile import TABLES as TABLES_BY_ENVIRONMENT
 from limbeck.intake.runfile import RunOptions, TaskEntry
+from limbeck.mechanics.terms import ALL
+from limbeck.mechanics.terms.entry import options_of
 from limbeck.mechanics.views import Views
 from limbeck.techniques import cards
 
@@ -31,7 +37,29 @@ TABLES = (
     ("training", Training),
     ("Views", Views),
 )
-COMMANDS = ("demo", "run", "status", "runs", "diff", "rollback", "verify", "gc", "export", "import", "evaluate", "compare", "techniques", "runtimes")
+COMMANDS = (
+    "demo",
+    "init",
+    "run",
+    "status",
+    "runs",
+    "diff",
+    "rollback",
+    "verify",
+    "gc",
+    "export",
+    "import",
+    "package",
+    "evidence import",
+    "report",
+    "analyze",
+    "doctor",
+    "evaluate",
+    "compare",
+    "techniques",
+    "terms",
+    "runtimes",
+)
 
 
 def pages() -> dict[Path, str]:
@@ -42,8 +70,15 @@ def pages() -> dict[Path, str]:
         if path.exists():
             block = f"<!-- config -->\n{table(card.config)}\n<!-- /config -->"
             found[path] = MARK.sub(lambda _, b=block: b, path.read_text())
+    for factory in ALL:
+        path = DOCS / "terms" / f"{factory.__name__}.md"
+        if path.exists():
+            found[path] = _filled(path.read_text(), "options", table(options_of(factory)) if signature(factory).parameters else "None.")
     readme = DOCS.parent / "README.md"
     found[readme] = _filled(_filled(readme.read_text(), "demo", f"```text\n{(RECORDS / 'demo.txt').read_text().rstrip()}\n```"), "fashion", _fashion())
+    configuration = DOCS / "configuration.md"
+    found[configuration] = _filled(configuration.read_text(), "environment", environment_table())
+    found[DOCS / "api.md"] = generate_api.page()
     found[DOCS / "reference.md"] = "\n\n".join(("# Reference", "Generated from the code by `make docs`.", *_options(), *_help())) + "\n"
     return found
 
@@ -52,6 +87,16 @@ def _filled(text: str, mark: str, block: str) -> str:
     """A page with what stands between `<!-- mark -->` and `<!-- /mark -->` replaced."""
     pattern = re.compile(f"<!-- {mark} -->(?:.*?<!-- /{mark} -->)?", re.DOTALL)
     return pattern.sub(lambda _: f"<!-- {mark} -->\n{block}\n<!-- /{mark} -->", text)
+
+
+def environment_table() -> str:
+    """Every variable that limbeck reads: the option that it sets, its type, rule and meaning."""
+    rows = ["| variable | as | type | rule | meaning |", "| --- | --- | --- | --- | --- |"]
+    for v in variables(TABLES_BY_ENVIRONMENT).values():
+        rows.append(f"| `{v.name}` | `[{v.table}]` `{v.option.name}` | {v.option.type_name} | {v.option.rule} | {v.option.doc} |".replace("  ", " "))
+    rows += [f"| `{name}` | a switch | true or false | | {meaning} |" for name, meaning in SWITCHES.items()]
+    rows += [f"| `{name}` | | text | | {meaning} |" for name, meaning in TOLERATED.items()]
+    return "\n".join(rows)
 
 
 def _fashion() -> str:
@@ -80,7 +125,7 @@ def _options() -> list[str]:
 
 def _help() -> list[str]:
     runner = CliRunner(env={"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"})
-    shown = [(c, runner.invoke(app, [c, "--help"], prog_name="limbeck").output) for c in COMMANDS]
+    shown = [(c, runner.invoke(app, [*c.split(), "--help"], prog_name="limbeck").output) for c in COMMANDS]
     return ["## The command line", *(f"### `limbeck {name}`\n\n```text\n{_plain(text)}\n```" for name, text in shown)]
 
 
