@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 ONE = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 JOBS ?= 2
 
-.PHONY: setup demo test test-all check docs bench clean
+.PHONY: setup demo test test-all check docs site bench clean
 
 setup: $(VENV)/.ready
 
@@ -34,12 +34,16 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/pyright
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/mkdocs build --strict --quiet
 
 docs: setup
 	$(BIN)/python docs/generate.py
+
+site: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict
 
 bench: setup
 	$(ONE) $(BIN)/python benchmarks/overhead.py
 
 clean:
-	rm -rf $(VENV) limbeck-demo runs build dist
+	rm -rf $(VENV) limbeck-demo runs build dist site

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from limbeck.api import Result, compare, compress, evaluate, run, status
+    from limbeck.api import Run, compare, compress, evaluate, run, status
     from limbeck.core.candidate import Artifact, ArtifactForm, Blueprint, Candidate, TorchForm
     from limbeck.core.contract import Contract, Target
     from limbeck.core.errors import LimbeckError, Refusal, StageError
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from limbeck.core.task import Task
     from limbeck.core.technique import Context, Outcome, technique
     from limbeck.intake.metrics import accuracy, cosine, macro_f1, mae, mse, perplexity, r2, roc_auc, top_k
+    from limbeck.mechanics.families import family
+    from limbeck.mechanics.onnx import onnx_model
     from limbeck.mechanics.views import Views
+    from limbeck.package.package import Package
 
 _HOME = {
-    "limbeck.api": ("Result", "compare", "compress", "evaluate", "run", "status"),
+    "limbeck.api": ("Run", "compare", "compress", "evaluate", "run", "status"),
     "limbeck.core.candidate": ("Artifact", "ArtifactForm", "Blueprint", "Candidate", "TorchForm"),
     "limbeck.core.contract": ("Contract", "Target"),
     "limbeck.core.errors": ("LimbeckError", "Refusal", "StageError"),
@@ -36,7 +39,10 @@ _HOME = {
     "limbeck.core.task": ("Task",),
     "limbeck.core.technique": ("Context", "Outcome", "technique"),
     "limbeck.intake.metrics": ("accuracy", "cosine", "macro_f1", "mae", "mse", "perplexity", "r2", "roc_auc", "top_k"),
+    "limbeck.mechanics.families": ("family",),
+    "limbeck.mechanics.onnx": ("onnx_model",),
     "limbeck.mechanics.views": ("Views",),
+    "limbeck.package.package": ("Package",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -56,11 +62,12 @@ __all__ = [
     "LimbeckError",
     "Metric",
     "Outcome",
+    "Package",
     "Plan",
     "Range",
     "Recovery",
     "Refusal",
-    "Result",
+    "Run",
     "Stage",
     "StageError",
     "Status",
@@ -75,9 +82,11 @@ __all__ = [
     "compress",
     "cosine",
     "evaluate",
+    "family",
     "macro_f1",
     "mae",
     "mse",
+    "onnx_model",
     "perplexity",
     "r2",
     "roc_auc",

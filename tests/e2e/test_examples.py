@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -27,12 +25,3 @@ def test_from_python(tmp_path):
 
 def test_every_example_is_run():
     assert {p.name for p in EXAMPLES.glob("*.py")} == {"from_python.py", "own_loop.py"}
-
-
-@pytest.mark.parametrize("path", sorted((EXAMPLES.parent / "docs").rglob("*.md")), ids=lambda p: p.name)
-def test_docs_name_files_that_exist(path):
-    """Relative links lead somewhere."""
-    import re
-
-    for link in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", path.read_text()):
-        assert (path.parent / link).exists(), f"{path.name} links to {link}"

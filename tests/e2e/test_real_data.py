@@ -54,7 +54,7 @@ def test_int8_of_a_real_resnet18(fashion, tmp_path):
     _simulation_agrees(fashion, result)
 
 
-def _simulation_agrees(task: Task, result: limbeck.Result) -> None:
+def _simulation_agrees(task: Task, result: limbeck.Run) -> None:
     import json
 
     head = json.loads((result.folder / "HEAD.json").read_text())["onnxruntime"]

@@ -36,7 +36,7 @@ def plan() -> Plan:
     )
 
 
-def carried_out(root: Path, name: str, *, stages: int | None = None) -> limbeck.Result:
+def carried_out(root: Path, name: str, *, stages: int | None = None) -> limbeck.Run:
     """The run, below `root`; its first `stages` alone where that is asked."""
     whole = plan()
     shown = Plan(stages=whole.stages[:stages], control=False)

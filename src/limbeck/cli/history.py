@@ -79,8 +79,10 @@ def register(app: typer.Typer, working: Working, leave: Callable[[dict[str, Any]
         working(lambda log, stop: api.import_run(file, root=root, name=name, limit_bytes=limit_bytes), json_=json_, debug=debug, render="imported")
 
     @app.command()
-    def verify(folder: RunFolder, json_: Json = False, debug: Debug = False) -> None:
-        """Hash every byte of a run's evidence and name what doesn't hold; exit 3 if anything doesn't."""
+    def verify(
+        folder: Annotated[Path, typer.Argument(metavar="RUN|PACKAGE", help="A run folder, or a package: its folder or its zip.")], json_: Json = False, debug: Debug = False
+    ) -> None:
+        """Hash every byte of a run's evidence or of a package, ask a package for its golden answers, and name what doesn't hold; exit 3 if anything doesn't."""
         from limbeck import api
 
         leave(working(lambda log, stop: api.verify(folder), json_=json_, debug=debug, render="verify"))

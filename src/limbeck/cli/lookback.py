@@ -113,7 +113,19 @@ def verify(data: Mapping[str, Any]) -> None:
         out.print(f"[red]{problem['file']}[/red]: {problem['what']}", soft_wrap=True)
     _notes(data, out)
     verdict = "[bold green]holds[/]" if data["clean"] else f"[bold red]{len(data['problems'])} files don't hold[/]"
-    out.print(f"{data['run']}: {data['checked']} files checked, {verdict}")
+    if "package" in data:
+        _golden(data, out)
+    out.print(f"{data['package'] if 'package' in data else data['run']}: {data['checked']} files checked, {verdict}")
+
+
+def _golden(data: Mapping[str, Any], out: Any) -> None:
+    """What a package's model answered here, and what could not be checked."""
+    golden = data["golden"]
+    if golden and golden["holds"]:
+        far = "bit for bit" if golden["exact"] else f"at most {golden['max_rel']:.2g} of the largest output away"
+        out.print(f"{golden['samples']} golden answers as they should be, {far} ({golden['runtime']})", soft_wrap=True)
+    for what in data["unchecked"]:
+        out.print(f"  [yellow]not checked[/yellow]: {what}", soft_wrap=True)
 
 
 def event_line(event: Mapping[str, Any]) -> str:

@@ -7,26 +7,35 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
 
+from limbeck.cli import analyze as analyzing
+from limbeck.cli import doctor as doctoring
 from limbeck.cli import history
+from limbeck.cli import init as beginning
+from limbeck.cli import package as packaging
+from limbeck.cli import report as reporting
+from limbeck.cli import terms as terming
 from limbeck.cli.options import Debug, Json
 from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import LimbeckError
 from limbeck.core.fields import fields_of, parse
+from limbeck.core.secrets import masked_text
 
 app = typer.Typer(name="limbeck", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 
-LogJson = Annotated[bool, typer.Option("--log-json", help="Write what happens to stderr as JSON lines (UTC time, level, event, data), without a bar.")]
+LogJson = Annotated[bool, typer.Option("--log-json", envvar="LIMBECK_LOG_JSON", help="Write what happens to stderr as JSON lines (UTC time, level, event, data), without a bar.")]
 TaskOption = Annotated[str | None, typer.Option("--task", help="The task whose data and metric judge it: file.py:name.")]
 Split = Annotated[str, typer.Option(help="The split to judge on; a look at test is counted.")]
-Runtime = Annotated[str, typer.Option(help="Where a task's model is exported to.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads that one inference may use.")]
-Batch = Annotated[int, typer.Option(min=1, help="Samples in one timed inference.")]
+Runtime = Annotated[str, typer.Option(envvar="LIMBECK_TARGET_RUNTIME", help="Where a task's model is exported to.")]
+Threads = Annotated[int, typer.Option(envvar="LIMBECK_TARGET_THREADS", min=1, help="Threads that one inference may use.")]
+Batch = Annotated[int, typer.Option(envvar="LIMBECK_TARGET_BATCH", min=1, help="Samples in one timed inference.")]
 Limit = Annotated[list[str] | None, typer.Option("--limit", help="A limit of the contract, as in retention=0.97 or size_ratio=4; may be given again.")]
 
 
@@ -104,7 +113,7 @@ def evaluate(
     def work(log: Any, stop: Callable[[], bool]) -> Any:
         from limbeck import api
 
-        return api.evaluate(subject, task=task, split=split, model=model, contract=_contract(limit), target=Target(runtime=runtime, threads=threads, batch=batch))
+        return api.evaluate(subject, task=task, split=split, model=model, contract=_contract(limit), target=Target(runtime=runtime, threads=threads, batch=batch), stop=stop)
 
     _leave(_working(work, json_=json_, debug=debug, render="judged", note="judging: metric, latency, memory"))
 
@@ -127,7 +136,7 @@ def compare(
     def work(log: Any, stop: Callable[[], bool]) -> Any:
         from limbeck import api
 
-        return api.compare(baseline, candidate, task=task, split=split, contract=_contract(limit), target=Target(runtime=runtime, threads=threads, batch=batch))
+        return api.compare(baseline, candidate, task=task, split=split, contract=_contract(limit), target=Target(runtime=runtime, threads=threads, batch=batch), stop=stop)
 
     _leave(_working(work, json_=json_, debug=debug, render="judged", note="judging both: metric, latency in turn, memory"))
 
@@ -137,11 +146,7 @@ def techniques(name: Annotated[str | None, typer.Argument(help="One technique, w
     """List the techniques, or show one."""
     from limbeck import api
 
-    def work(log: Any, stop: Callable[[], bool]) -> Any:
-        found = api.techniques()
-        return found if name is None else api.named(found, name, kind="technique")
-
-    _working(work, json_=json_, debug=debug, render="techniques")
+    _working(lambda log, stop: api.techniques(name), json_=json_, debug=debug, render="techniques")
 
 
 @app.command()
@@ -153,15 +158,16 @@ def runtimes(json_: Json = False, debug: Debug = False) -> None:
 
 
 def _contract(limits: list[str] | None) -> Contract | None:
-    """A contract from words such as `size_ratio=4` and `size_bytes=5MB`. Raises ConfigError as the contract does."""
-    if not limits:
-        return None
+    """A contract from words such as `size_ratio=4` and `size_bytes=5MB`, over what the environment sets. Raises ConfigError as the contract does."""
+    from limbeck.core.environment import overlay
     from limbeck.core.errors import ConfigError
 
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = overlay({"contract": Contract}).get("contract", {})
+    if not limits and not values:
+        return None
     whole = {f.name for f in fields_of(Contract) if "whole" in f.type_name}
     united = {f.name for f in fields_of(Contract) if f.unit}
-    for word in limits:
+    for word in limits or ():
         key, _, text = word.partition("=")
         try:
             values[key] = int(text) if key in whole else float(text)
@@ -173,17 +179,18 @@ def _contract(limits: list[str] | None) -> Contract | None:
     return parse(Contract, values, where="contract")
 
 
-def _working(work: Callable[[Any, Callable[[], bool]], Any], *, json_: bool, debug: bool, render: str, log_json: bool = False, note: str = "") -> Any:
+def _working(work: Callable[[Any, Callable[[], bool]], Any], *, json_: bool, debug: bool, render: str, log_json: bool = False, note: str = "", quiet: bool = False) -> Any:
     """Do the work with progress on stderr, print what came of it, and turn errors into messages and exit codes."""
     from limbeck.cli.progress import ConsoleLog, JsonLog, Shown
 
     stopped = threading.Event()
     previous = {s: signal.signal(s, lambda *_: _interrupt(stopped)) for s in (signal.SIGINT, signal.SIGTERM)}
-    log: Shown = JsonLog() if log_json else ConsoleLog(quiet=json_)
+    log: Shown = JsonLog() if log_json else ConsoleLog(quiet=json_ or quiet)
     try:
         with log:
             if note:
                 log.progress(0, 0, note)
+            _check_environment()
             data = work(log, stopped.is_set)
     except LimbeckError as error:
         if debug:
@@ -207,11 +214,18 @@ def _working(work: Callable[[Any, Callable[[], bool]], Any], *, json_: bool, deb
     if json_:
         typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
     else:
-        from limbeck.cli import lookback
+        from limbeck.cli import anatomy, lookback, machine
         from limbeck.cli import render as renderers
 
-        {**renderers.RENDERERS, **lookback.RENDERERS}[render](data)
+        rooms = (renderers, lookback, anatomy, machine, beginning, packaging, reporting, terming)
+        {name: show for room in rooms for name, show in room.RENDERERS.items()}[render](data)
     return data
+
+
+def _check_environment() -> None:
+    from limbeck import api
+
+    api.check_environment()
 
 
 def _told(result: Any, log: Any) -> dict[str, Any]:
@@ -231,7 +245,7 @@ def _complain(error: LimbeckError) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True).print(Text(f"{type(error).__name__}: ", style="bold red").append(str(error), style="default not bold"), soft_wrap=True)
+    Console(stderr=True).print(Text(f"{type(error).__name__}: ", style="bold red").append(masked_text(str(error)), style="default not bold"), soft_wrap=True)
     raise typer.Exit(error.exit_code)
 
 
@@ -242,10 +256,22 @@ def _leave(data: dict[str, Any]) -> None:
 
 
 history.register(app, _working, _leave)
+beginning.register(app, _working, _leave)
+analyzing.register(app, _working, _leave)
+doctoring.register(app, _working, _leave)
+packaging.register(app, _working, _leave)
+reporting.register(app, _working, _leave)
+terming.register(app, _working, _leave)
+
+
+def _traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What Python shows of an error that nobody caught, secrets masked."""
+    typer.echo(masked_text("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
 
 
 def main() -> None:
     """The entry point of the command `limbeck`. Threads that wait don't spin: beside another busy process they would crawl."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    sys.exit(app())
+    sys.excepthook = _traceback
+    sys.exit(typer.main.get_command(app)())  # app() would put typer's own hook in

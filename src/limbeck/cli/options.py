@@ -6,5 +6,5 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON instead of tables.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Json = Annotated[bool, typer.Option("--json", envvar="LIMBECK_JSON", help="Print facts as JSON instead of tables.")]
+Debug = Annotated[bool, typer.Option("--debug", envvar="LIMBECK_DEBUG", help="Show the traceback of an error.")]

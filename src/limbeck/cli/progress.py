@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from limbeck.core.events import level
+from limbeck.core.secrets import masked
 
 PAUSE = 5.0  # seconds between two lines on how far the work has come, where there is no terminal
 REDRAW = 0.1  # seconds between two updates of the bar
@@ -54,7 +55,7 @@ class ConsoleLog:
 
     def event(self, event: str, **data: Any) -> None:
         self._end()
-        line = _line(event, {k: escape(v) if isinstance(v, str) else v for k, v in data.items()})
+        line = _line(event, {k: escape(v) if isinstance(v, str) else v for k, v in masked(data).items()})
         if not line or (event == "epoch" and not self._bar and not self._due()):
             return
         self._console.print(line)
@@ -125,7 +126,7 @@ class JsonLog:
         """Nothing: a program that follows a run reads events."""
 
     def write(self, loudness: str, event: str, data: Mapping[str, Any]) -> None:
-        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": loudness, "event": event, "data": dict(data)}
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": loudness, "event": event, "data": masked(data)}
         sys.stderr.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
         sys.stderr.flush()
 

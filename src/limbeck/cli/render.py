@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +17,8 @@ COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "ANOMALOUS"
 
 
 def console() -> Console:
-    return Console(highlight=False)
+    """Standard output; in a pipe or a file as wide as figures need, unless COLUMNS says otherwise."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED)
 
 
 def plain(data: Any) -> Any:
@@ -60,8 +63,9 @@ def kept(retention: Mapping[str, Any] | None) -> str:
     return f"{retention['value']:.3f} ≥ {retention['low']:.3f}" if retention["kind"] == "ratio" else f"drop {retention['value']:.3f} ≤ {retention['low']:.3f}"
 
 
+FOLDS = "kept, bound"  # the one column that may take a second line before a figure is cut
 COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
-    ("kept, bound", lambda r: kept(r.get("retention"))),
+    (FOLDS, lambda r: kept(r.get("retention"))),
     ("size", lambda r: size(r["size_bytes"])),
     ("p50 ms", lambda r: milliseconds(r["latency_ms"], "p50")),
     ("p90 ms", lambda r: milliseconds(r["latency_ms"], "p90")),
@@ -71,6 +75,7 @@ COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("MACs", lambda r: number(r["macs"])),
 )
 NARROW, WIDE = 5, 100
+PIPED = 120
 
 
 def models_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], *, width: int) -> Table:
@@ -79,7 +84,7 @@ def models_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], *, w
     columns = COLUMNS if width >= WIDE else COLUMNS[:NARROW]
     table.add_column("", no_wrap=True, min_width=9)
     for name in (next((r["metric"]["name"] for _, r in rows if r["metric"]["name"]), "metric"), *(c[0] for c in columns)):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=name != FOLDS)
     for name, r in rows:
         table.add_row(name, metric(r), *(cell(r) for _, cell in columns))
     return table
@@ -111,12 +116,18 @@ def run(data: Mapping[str, Any]) -> None:
     for stage in data["stages"]:
         out.print(f"  {stage['name']}: {status_text(stage['verdict'])} in {stage['seconds']:.1f} s" + (f" – {stage['error']}" if stage["error"] else ""))
     out.print("  control: the final shape in FP32, trained without a teacher" if control else f"  control not run: {data['control_note']}")
+    if data.get("chosen"):
+        out.print(f"  final is {data['chosen']['stage']}: {data['chosen']['why']}", soft_wrap=True)
     out.print(verdicts_table(data["contract"]))
     ratios = data["ratios"]
     speed = f", {ratios['latency_p50']:.1f}× faster (p50)" if ratios["latency_p50"] else ""
     where = f"{data['baseline']['runtime']}, {data['baseline']['threads']} thread(s); look {data['test_looks']} at this test split"
     out.print(f"{status_text(data['verdict'])} {ratios['size']:.1f}× smaller{speed}; {where}", soft_wrap=True)
     out.print(f"artifact: {data['final']['artifact']}, in the folder of run {data['run']}", soft_wrap=True)
+    for one in data.get("imported", ()):
+        count = "used" if one["used"] else "kept, not used"
+        p50, p90 = milliseconds(one["latency_ms"], "p50"), milliseconds(one["latency_ms"], "p90")
+        out.print(f"evidence from {one['machine'].get('processor')} ({count}): p50 {p50} ms, p90 {p90} ms", soft_wrap=True)
     if data["closest"]:
         out.print(f"closest: stage {data['closest']['stage']}, worst violation {data['closest']['violation']:.1%}")
 
@@ -151,26 +162,24 @@ def judged(data: Mapping[str, Any]) -> None:
         out.print(status_text(data["verdict"]))
 
 
-def techniques(data: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> None:
+def techniques(data: Mapping[str, Any]) -> None:
     out = console()
-    if isinstance(data, Mapping):
+    if "techniques" not in data:
         out.print(f"[bold]{data['name']}[/bold] ({data['family']}, version {data['version']}): {data['summary']}")
         out.print("  ".join((f"paper: {data['paper']}", *(f"{k}: {', '.join(data[k]) or '–'}" for k in ("needs", "gives", "breaks")))))
         out.print(Markdown(data["table"]))
         return
-    table = Table()
-    for column in ("name", "what it does", "needs", "gives", "breaks", "data", "paper"):
-        table.add_column(column)
-    for t in data:
-        table.add_row(t["name"], t["summary"], ", ".join(t["needs"]), ", ".join(t["gives"]), ", ".join(t["breaks"]), t["data"], t["paper"])
-    out.print(table)
+    for t in data["techniques"]:
+        out.print(f"[bold]{t['name']}[/bold]  {t['summary']}")
+        facts = [f"{k} {', '.join(t[k])}" for k in ("needs", "gives", "breaks") if t[k]]
+        out.print(f"  [dim]{'; '.join((*facts, 'data: ' + t['data'], t['paper']))}[/dim]")
 
 
-def runtimes(data: Sequence[Mapping[str, Any]]) -> None:
+def runtimes(data: Mapping[str, Any]) -> None:
     table = Table()
     for column in ("name", "what it is", "files", "installed"):
         table.add_column(column)
-    for r in data:
+    for r in data["runtimes"]:
         table.add_row(r["name"], r["summary"], r["suffix"], r["version"] or "[yellow]no[/]")
     console().print(table)
 

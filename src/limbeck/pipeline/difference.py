@@ -11,7 +11,7 @@ from typing import Any
 from limbeck.core.errors import ConfigError
 from limbeck.pipeline.reading import Past, Product, opened
 
-CONFIG = ("contract", "target", "seed", "data", "teacher")  # what a run is asked for, apart from its plan
+CONFIG = ("contract", "target", "seed", "data", "teacher", "preprocess")  # what a run is asked for, apart from its plan
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from limbeck.core.errors import RunError
 from limbeck.core.files import append
+from limbeck.core.secrets import masked
 from limbeck.pipeline.records import newest
 from limbeck.pipeline.store import digest
 
@@ -30,7 +31,8 @@ class Journal:
                 file.truncate(len(whole))
 
     def record(self, event: str, **data: Any) -> None:
-        """Write an event, synced, unless the same one is there."""
+        """Write an event, synced, unless the same one is there. What is secret is masked."""
+        data = masked(data)
         mark = digest([event, data])
         if mark in self._seen:
             return

@@ -17,7 +17,8 @@ from limbeck.pipeline.store import Store, digest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MADE = ("stage", "key", "attempt", "status", "candidate")  # what the journal says of a stage that made a candidate
-AFTER = frozenset({"rollback"})  # what may be recorded once a run has its summary
+REPORT = "report.html"  # in a run's folder; no evidence, as it can be written again
+AFTER = frozenset({"rollback", "evidence"})  # what may be recorded once a run has its summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,14 @@ class Past:
         final = next((x["data"].get("final") for x in reversed(self.lines) if x["event"] == "verdict"), None) if self.finished else None
         passed = [p for p in self.products if p.status == "PASS"]
         return next((p for p in reversed(self.products) if p.mark == final), passed[-1] if passed else None)
+
+    @property
+    def baseline(self) -> Product:
+        """The teacher as it was last exported. Raises RunError if the run never came so far."""
+        found = [p for p in self.products if p.stage == "baseline"]
+        if not found:
+            raise RunError(f"{self.folder} holds no baseline. Start its command again.")
+        return found[-1]
 
     def product(self, name: str) -> Product:
         """What this stage made: by its title, or by the first digits of its key where a title stands for several.

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from limbeck.core.errors import RunError
+from limbeck.core.seal import SEAL, holds, sealed
 from limbeck.pipeline.shape import check_summary
 
 RECORD_VERSION = 2  # of stage records, measurement records and HEAD.json; 1 had no hash of its own, and is still read
 SUMMARY_SCHEMA = 1
-SEAL = "sha256"
-
-
-def sealed(data: Mapping[str, Any], *, allow_nan: bool = False) -> bytes:
-    """A record as it is written: its content in the order given, and last the SHA-256 of that content's text.
-
-    Raises: ValueError for NaN or Inf where they aren't allowed.
-    """
-    body = {k: v for k, v in json.loads(json.dumps(data, allow_nan=allow_nan)).items() if k != SEAL}
-    return _text({**body, SEAL: _hash(body)}).encode()
 
 
 def record(data: Mapping[str, Any]) -> bytes:
@@ -69,7 +59,7 @@ def _opened(path: Path, known: int, version: str) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
         data = json.loads(raw)
-        whole = isinstance(data, dict) and (SEAL not in data or (data[SEAL] == _hash({k: v for k, v in data.items() if k != SEAL}) and _bytes(data) == raw))
+        whole = isinstance(data, dict) and (SEAL not in data or holds(data, raw))
     except OSError as error:
         raise RunError(f"{path} can't be read: {error.strerror}. Take it from a copy of the run.") from error
     except (ValueError, RecursionError) as error:
@@ -80,15 +70,3 @@ def _opened(path: Path, known: int, version: str) -> dict[str, Any]:
     if not whole:
         raise RunError(f"{path} was changed: its content doesn't have its hash. Take it from a copy of the run, or delete it and run again.")
     return data
-
-
-def _text(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, indent=1, ensure_ascii=False)
-
-
-def _bytes(data: Mapping[str, Any]) -> bytes:
-    return _text(data).encode(errors="replace")
-
-
-def _hash(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_bytes(body)).hexdigest()

@@ -57,6 +57,7 @@ FINISHED = {
     "test_looks": int,
     "task": Optional({"name": str, "entry": Maybe(str), "run_file": Maybe(str)}),
     "golden": Optional(str),
+    "chosen": Optional({"stage": str, "why": str}),
 }
 NAMES = {str: "text", int: "a whole number", float: "a number"}
 

@@ -13,8 +13,10 @@ from limbeck.core.contract import Contract
 from limbeck.core.errors import Refusal
 from limbeck.core.evidence import Verdict, exit_code, worst
 from limbeck.core.fields import to_dict
+from limbeck.core.secrets import masked
 from limbeck.evaluation import environment
 from limbeck.evaluation.gates import Examined
+from limbeck.pipeline import imported
 from limbeck.pipeline.folder import Run
 from limbeck.pipeline.records import SUMMARY_SCHEMA, sealed
 from limbeck.pipeline.stage import StageResult, verdict_data
@@ -33,6 +35,7 @@ def finished(
     looks: int,
     closest: dict[str, Any] | None,
     golden: str,
+    chosen: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """The summary of a run that came to its verdict, written."""
     status = worst(verdicts)
@@ -49,7 +52,9 @@ def finished(
         "stages": [stage_data(r) for r in results],
         "closest": closest,
         "test_looks": looks,
+        "imported": imported.shown(run.store, run.journal.lines),
         "golden": golden,
+        "chosen": chosen,
         "journal_head": run.journal.head,
     }
     return _written(run, data)
@@ -100,6 +105,7 @@ def _head(run: Run) -> dict[str, Any]:
             "machine": environment.machine(),
             "seed": request.seed,
             "data": dict(run.fingerprints),
+            "variables": masked(request.variables),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         },
         "limits": contract.limits() | {"confidence": contract.confidence},
@@ -109,6 +115,6 @@ def _head(run: Run) -> dict[str, Any]:
 
 
 def _written(run: Run, data: dict[str, Any]) -> dict[str, Any]:
-    raw = sealed(data)
+    raw = sealed(masked(data))
     write(run.folder / "summary.json", raw)
     return json.loads(raw)

@@ -19,13 +19,13 @@ from limbeck.core.files import disk
 from limbeck.pipeline.journal import Journal
 from limbeck.pipeline.lock import LOCK, locked
 from limbeck.pipeline.looks import count_look
-from limbeck.pipeline.reading import check_name, opened
+from limbeck.pipeline.reading import REPORT, check_name, opened
 from limbeck.pipeline.records import newest
 from limbeck.pipeline.store import canonical, digest
 from limbeck.pipeline.verify import file_hash, verify
 
 MANIFEST, MANIFEST_VERSION = "limbeck-run.json", 1
-LEFT_OUT = frozenset({"cache", "scratch", LOCK})  # made again where they are needed
+LEFT_OUT = frozenset({"cache", "scratch", LOCK, REPORT})  # made again where they are needed
 TIME = (1980, 1, 1, 0, 0, 0)  # the first that a zip can say: the same run gives the same bytes on any day
 MANIFEST_LIMIT = 1 << 26
 DEFAULT_LIMIT = 64 * 10**9  # bytes that an import may unpack, unless told otherwise

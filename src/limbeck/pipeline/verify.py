@@ -1,7 +1,7 @@
 """A pass over all that a run vouches for: every byte of its evidence is hashed, and every file that doesn't hold is named.
 
 Evidence is the journal, the summary, HEAD.json, objects, stage records, measurement records, and artifacts laid out. The teacher's
-cache, checkpoints of training under way and the lock are none: what they lead to is judged by its own hash.
+cache, checkpoints of training under way, the report and the lock are none: what they lead to is judged by its own hash.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 from limbeck.core.errors import ConfigError, LimbeckError, RunError
 from limbeck.pipeline.journal import line_hash, read
 from limbeck.pipeline.lock import LOCK
-from limbeck.pipeline.reading import AFTER
+from limbeck.pipeline.reading import AFTER, REPORT
 from limbeck.pipeline.records import SEAL, is_sealed, newest, read_record, read_summary
 from limbeck.pipeline.store import CANDIDATE_VERSION, digest
 
-NO_EVIDENCE = frozenset({"cache", "checkpoints", "scratch", LOCK})
+NO_EVIDENCE = frozenset({"cache", "checkpoints", "scratch", LOCK, REPORT})
 
 
 @dataclass
@@ -111,6 +111,9 @@ def _event(seen: _Pass, line: Mapping[str, Any]) -> None:
     for name in ("teacher", "candidate"):
         if name in line["data"]:
             _candidate(seen, line["data"][name], by="journal.jsonl")
+    for name in ("preprocess", "object"):  # of the events `run` and `evidence`
+        if name in line["data"]:
+            seen.object(line["data"][name], by="journal.jsonl")
 
 
 def _candidate(seen: _Pass, sha: Any, *, by: str) -> Mapping[str, Any]:

@@ -1,0 +1,35 @@
+"""The public verbs. The shells (command line, and what may follow) import this and nothing below it."""
+
+from __future__ import annotations
+
+from limbeck.api.catalogue import check_environment, doctor, runtimes, techniques, terms
+from limbeck.api.compressing import Run, compress, init, run
+from limbeck.api.judging import analyze, compare, evaluate
+from limbeck.api.looking import diff, export_run, follow, gc, import_evidence, import_run, package, report, rollback, runs, status, verify
+
+__all__ = [
+    "Run",
+    "analyze",
+    "check_environment",
+    "compare",
+    "compress",
+    "diff",
+    "doctor",
+    "evaluate",
+    "export_run",
+    "follow",
+    "gc",
+    "import_evidence",
+    "import_run",
+    "init",
+    "package",
+    "report",
+    "rollback",
+    "run",
+    "runs",
+    "runtimes",
+    "status",
+    "techniques",
+    "terms",
+    "verify",
+]

@@ -1,0 +1,89 @@
+"""Models and artifacts by themselves, without a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from limbeck.core.contract import Contract, Target
+from limbeck.core.fields import parse, to_dict
+from limbeck.core.foreign import users_code
+from limbeck.core.task import Task
+
+
+def evaluate(
+    subject: str | Path | Task,
+    *,
+    task: Task | str | None = None,
+    split: str = "test",
+    model: str | None = None,
+    contract: Contract | None = None,
+    target: Target | None = None,
+    root: str | Path = "runs",
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Judge one artifact, or one model of a task exported to the target: metric with interval, latency, bytes, memory.
+
+    Without a task only resources are measured, on random inputs; quality is then unverified. A look at "test" is counted in `root`.
+    """
+    from limbeck.pipeline import judging
+
+    return judging.judged([subject], task=task, split=split, model=model, contract=contract, target=target, root=Path(root), stop=stop)
+
+
+def compare(
+    baseline: str | Path | Task,
+    candidate: str | Path | Task,
+    *,
+    task: Task | str | None = None,
+    split: str = "test",
+    contract: Contract | None = None,
+    target: Target | None = None,
+    root: str | Path = "runs",
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Judge a candidate against a baseline on the same samples: non-inferiority, speedup in turn, bytes, memory, agreement.
+
+    The contract defaults to retention ≥ 0.97 (a drop of 0 where the metric admits no ratio needs a contract of yours).
+    """
+    from limbeck.pipeline import judging
+
+    return judging.judged([baseline, candidate], task=task, split=split, model=None, contract=contract, target=target, root=Path(root), stop=stop)
+
+
+def analyze(
+    subject: str | Path | Task,
+    *,
+    task: Task | str | None = None,
+    model: str | None = None,
+    runtime: str | None = None,
+    threads: int | None = None,
+    batch: int | None = None,
+    depth: int | None = None,
+    seconds: float = 2.0,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Where a model's bytes, multiply-adds and time are: counted by layer and block, timed on the target; of an artifact, by operator.
+
+    Args:
+        subject: A task or its name (file.py:name), a run file (its task and target), or an artifact.
+        task: Whose samples an artifact is fed; random ones without it.
+        runtime, threads, batch: Of the target; the run file's, or onnxruntime, 1 and 1.
+        depth: Names of a module path that make a block; None: what keeps any block from holding most of the multiply-adds.
+        seconds: About how long each of the two timings takes.
+    Raises: TaskError, ConfigError, ArtifactError for what the caller can mend; Interrupted when `stop` says so.
+    """
+    from limbeck.evaluation import analyze as analyzing
+    from limbeck.pipeline import judging
+    from limbeck.runtimes import installed
+
+    own, target = judging.analyzed(subject)
+    given = {"runtime": runtime, "threads": threads, "batch": batch}
+    target = parse(Target, {**to_dict(target), **{k: v for k, v in given.items() if v is not None}}, where="target")
+    installed(target.runtime)
+    with users_code("the task"):
+        if own is None:
+            return analyzing.of_artifact(Path(str(subject)), task=judging.named_task(task), target=target, seconds=seconds, stop=stop)
+        name = own.name if isinstance(subject, Task) else str(subject)
+        return analyzing.of_task(own, name=name, model=model, target=target, depth=depth, seconds=seconds, stop=stop)
