@@ -54,8 +54,10 @@ def main() -> int:
     fit = clock.wrap("training", train.fit)
     for module in (offline, recover, control):
         vars(module)["fit"] = fit
-    for module, name in ((measure, "latency"), (measure, "peak_memory"), (quality, "rows_of"), (quality, "rows_of_module")):
+    for module, name in ((measure, "latency"), (measure, "peak_memory"), (measure, "answers"), (measure, "download_bytes"), (quality, "rows_of"), (quality, "rows_of_module")):
         setattr(module, name, clock.wrap("measuring", getattr(module, name)))
+    examiner.Examiner.golden = clock.wrap("measuring", examiner.Examiner.golden)
+    object.__setattr__(ONNXRUNTIME, "load", clock.wrap("measuring", ONNXRUNTIME.load))
     object.__setattr__(ONNXRUNTIME, "export", clock.wrap("exporting", ONNXRUNTIME.export))
     vars(examiner)["profile"] = clock.wrap("measuring", vars(examiner)["profile"])
     with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -27,7 +28,9 @@ def begin(folder: Path, *words: str, code: int = 0) -> dict:
 
 
 def ruff(folder: Path) -> None:
-    """The written files keep the project's own rules."""
+    """The written files keep the project's own rules, where ruff is there to say so (it comes with limbeck[dev])."""
+    if importlib.util.find_spec("ruff") is None:
+        return
     rules = "E,F,I,UP,B,C4,SIM,PIE,RUF,T20,BLE"
     ignored = "F722,RUF001,RUF002,RUF003,RUF043,SIM108,SIM117,UP037"
     words = ["check", "--isolated", "--line-length", "180", "--select", rules, "--ignore", ignored, "task.py", *(p.name for p in folder.glob("train_teacher.py"))]

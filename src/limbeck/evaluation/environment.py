@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,6 +14,11 @@ LIBRARIES = ("limbeck", "torch", "torch-pruning", "onnx", "onnxscript", "onnxrun
 
 def versions() -> dict[str, str]:
     """The libraries that a result depends on, with the version that is installed."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     found = {}
     for name in LIBRARIES:
         try:

@@ -59,6 +59,7 @@ class Examiner:
     ):
         self._seconds, self._confidence = seconds, confidence
         self._stop, self._leaving = stop, Leaving(stop)
+        self._out: dict[str, Artifact] = {}
         self._root, self._store, self._task, self._target = root, store, task, target
         self._fingerprints, self._log = fingerprints, log
         self._runtime = runtime(target.runtime)
@@ -128,7 +129,11 @@ class Examiner:
         return self._laid_out(kept.artifact)
 
     def _laid_out(self, files: Mapping[str, Any]) -> Artifact:
-        return self._store.artifact(files, self._root / "artifacts" / digest(files)[:16])
+        """The artifact's files, hashed the first time that this process lays them out."""
+        mark = digest(files)[:16]
+        if mark not in self._out:
+            self._out[mark] = self._store.artifact(files, self._root / "artifacts" / mark)
+        return self._out[mark]
 
     def rows(self, kept: Kept, split: str) -> dict[str, np.ndarray]:
         """The metric's rows of this artifact over a split."""

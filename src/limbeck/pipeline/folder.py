@@ -64,6 +64,11 @@ class Run:
     crashes: Crashes
 
     @cached_property
+    def teacher_object(self) -> str:
+        """The teacher as the run keeps it."""
+        return self.store.put_candidate(self.teacher)
+
+    @cached_property
     def signals(self) -> Signals:
         """The teacher's answers: cached if a sample's fit, else live."""
         live = LiveTeacher(self.task, runnable(self.teacher.form, self.task))
@@ -71,7 +76,7 @@ class Run:
         if any(v[0].numel() > DENSE_LIMIT for v in outputs.values()):
             return live
         views = self.task.views.recipe() if self.task.views else None
-        identity = {"teacher": self.store.put_candidate(self.teacher), "data": self.fingerprints["train"], "code": self.fingerprints["code"], "views": views}
+        identity = {"teacher": self.teacher_object, "data": self.fingerprints["train"], "code": self.fingerprints["code"], "views": views}
         return CachedTeacher(self.folder / "cache" / digest(identity)[:16], live, identity, progress=self.log.progress, stop=self.stop)
 
     def checkpoint(self, key: str, scope: str) -> FileCheckpoint:

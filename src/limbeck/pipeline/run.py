@@ -107,7 +107,7 @@ def _walk(run: Run, cards: dict[str, Card]) -> dict[str, Any]:
         target=to_dict(request.target),
         seed=request.seed,
         data=dict(run.fingerprints),
-        teacher=run.store.put_candidate(run.teacher),
+        teacher=run.teacher_object,
         preprocess=run.store.put_json(preprocess_data(run.task)),
         **({"variables": dict(request.variables)} if request.variables else {}),
     )

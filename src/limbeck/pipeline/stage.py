@@ -110,7 +110,7 @@ def stage_key(run: Run, stage: Stage, card: Card, config: Any, before: Standing)
             "recovery": to_dict(stage.recovery) if stage.recovery else None,
             "data": dict(run.fingerprints),
             "views": run.task.views.recipe() if run.task.views else None,
-            "teacher": run.store.put_candidate(run.teacher),
+            "teacher": run.teacher_object,
             "versions": versions(),
             "seed": run.request.seed,
             "runtime": run.request.target.runtime,
