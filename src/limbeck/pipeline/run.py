@@ -131,7 +131,15 @@ def _baseline(run: Run) -> Standing:
     kept = run.examiner.keep(run.teacher, "the baseline")
     examined = run.examiner.examined(kept, split="validation", baseline=kept)
     run.journal.record("baseline", candidate=kept.candidate, artifact=kept.mark, metric=examined.evidence.metric_value)
+    _beyond_the_teacher(run, examined)
     return Standing(candidate=run.teacher, kept=kept, examined=examined, claims={})
+
+
+def _beyond_the_teacher(run: Run, baseline: Examined) -> None:
+    """Say so if the contract asks for more than the teacher itself shows: a student rarely knows better."""
+    asked, metric, own = run.request.contract.metric, run.task.metric, baseline.evidence.metric_value
+    if asked is not None and own is not None and (own < asked if metric.direction == "higher" else own > asked):
+        run.log.event("note", text=f"the contract asks for {metric.name} {asked:g}, and the teacher itself has {own:.4g} on validation: a student rarely knows better")
 
 
 def _met(run: Run, baseline: Standing) -> Refusal | None:
