@@ -59,9 +59,7 @@ def profile(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | N
         model(*args, **(kwargs or {}))
     parameters, weights = _own(model)
     modules = [(path, type(m).__name__) for path, m in model.named_modules() if parameters[path] or macs[path] or (every and path in calls.shapes)]
-    layers = tuple(
-        Layer(path, kind, parameters[path], macs[path], calls.shapes.get(path, ()), weights[path], calls.taken[path], calls.given[path]) for path, kind in modules
-    )
+    layers = tuple(Layer(path, kind, parameters[path], macs[path], calls.shapes.get(path, ()), weights[path], calls.taken[path], calls.given[path]) for path, kind in modules)
     return Profile(sum(parameters.values()), sum(macs.values()), layers)
 
 

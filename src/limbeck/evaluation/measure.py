@@ -100,9 +100,7 @@ def operators(
     return [OperatorTime(**{**one, "block_ms": tuple(one["block_ms"])}) for one in answer["operators"]], answer["waited"] > DISTURBED
 
 
-def answers(
-    artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: int, timeout_s: float = TIMEOUT_S, stop: Callable[[], bool] = lambda: False
-) -> dict[str, np.ndarray]:
+def answers(artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: int, timeout_s: float = TIMEOUT_S, stop: Callable[[], bool] = lambda: False) -> dict[str, np.ndarray]:
     """What an artifact answers to a feed, asked in a fresh process: one that brings its runtime down takes nobody with it.
 
     Raises: as `latency`.
