@@ -78,6 +78,8 @@ def pages() -> dict[Path, str]:
     found[readme] = _filled(_filled(readme.read_text(), "demo", f"```text\n{(RECORDS / 'demo.txt').read_text().rstrip()}\n```"), "fashion", _fashion())
     configuration = DOCS / "configuration.md"
     found[configuration] = _filled(configuration.read_text(), "environment", environment_table())
+    cache = DOCS / "cache.md"
+    found[cache] = _filled(cache.read_text(), "speed", _speed())
     found[DOCS / "api.md"] = generate_api.page()
     found[DOCS / "reference.md"] = "\n\n".join(("# Reference", "Generated from the code by `make docs`.", *_options(), *_help())) + "\n"
     return found
@@ -117,6 +119,41 @@ def _fashion() -> str:
     kept = f"{control['retention']['value']:.3f} (≥ {control['retention']['low']:.3f})"
     rows.append(f"| control: that ResNet-8 in FP32 without a teacher | {control['metric']['value']:.2%} | {kept} | {control['size_bytes']:,} | | |")
     return "\n".join(rows)
+
+
+def _speed() -> str:
+    """What `benchmarks/distillation_speed.py` measured, from its record: each figure beside its bar, met or not."""
+    record = json.loads((RECORDS / "distillation_speed.json").read_text())
+    bars, steps, tokens = record["bars"], record["steps"], record["tokens"]
+    rows = ["| measured | value (99 % interval) | bar | met |", "| --- | --- | --- | --- |"]
+
+    def row(what: str, at: dict[str, float], bar: float | None = None) -> None:
+        met = "" if bar is None else "yes" if at["high"] <= bar else "by the median alone" if at["value"] <= bar else "**no**"
+        rows.append(f"| {what} | {at['value']:.3f} ({at['low']:.3f}–{at['high']:.3f}) | {'' if bar is None else f'≤ {bar:.2f}'} | {met} |")
+
+    for name, teacher in steps["teachers"].items():
+        row(f"{name}: the teacher's forward pass, in the student's", teacher["cost"])
+        row(f"{name}: cached step, in plain steps", teacher["cached_step"], bars["cached_step"])
+        row(f"{name}: live step, in plain steps", teacher["live_step"])
+    whole = record["whole_runs"]
+    for views, found in whole["ratio_by_views"].items():
+        under = f"{whole['epochs']} epochs, {views} view{'s' * (views != '1')}"
+        row(f"{whole['teacher']}: whole run of {under}, cached in live (least and most of {len(whole['seconds']['live_1'])})", found, bars["whole_run"])
+    for student, share in steps["views_share"].items():
+        row(f"crop and flip, in plain steps of a ResNet-8 (w {'8' if student == 'plain_w8' else '16'}) at batch {record['setting']['batch']}", share, bars["views_share"])
+    row(f"sparse step of a small language model, vocabulary {tokens['vocabulary']:,}, k = {tokens['k']}, in plain steps", tokens["sparse_step"])
+    row("its live step, in plain steps", tokens["live_step"])
+    met = "yes" if tokens["bytes_a_token"] <= bars["bytes_a_token"] else "**no**"
+    rows.append(f"| bytes a token on disk, all files counted (dense: {tokens['dense_fp16_bytes_a_token']:,}) | {tokens['bytes_a_token']:.2f} | ≤ {bars['bytes_a_token']} | {met} |")
+    computed = ["| | " + " | ".join(f"{v} view{'s' * (v != '1')}" for v in ("1", "2", "4", "8")) + " |", "| --- | --- | --- | --- | --- |"]
+    computed += [f"| {name} | " + " | ".join(f"{t['whole_run_computed'][v]:.2f}" for v in ("1", "2", "4", "8")) + " |" for name, t in steps["teachers"].items()]
+    note = (
+        f"Whole runs of {whole['epochs']} epochs, cached in live, computed from the measured steps and building times. "
+        "A cache is built once a view, so few views and a dear teacher gain most."
+    )
+    setting, at = record["setting"], f"{record['machine']['processor']}, one thread, torch {record['versions']['torch']}"
+    about = f"{at}, {record['time'][:10]}, commit {record['commit']}; student {setting['student']}, batch {setting['batch']}."
+    return "\n".join((*rows, "", note, "", *computed, "", about))
 
 
 def _options() -> list[str]:

@@ -93,7 +93,7 @@ RUN_FILE = [
     toml("not TOML", "[task\n", "limbeck.toml is not TOML:", "line 1, column 6", "Mend that place."),
     toml("nested past any use", f"x = {'[' * 5000}", "limbeck.toml is not TOML: its lists or tables are nested too deep"),
     toml("unknown table", run_file() + "[contrat]\nretention = 0.9\n", "limbeck.toml:12:1: contrat is not an option", "Did you mean 'contract'?"),
-    toml("unknown key", run_file("retenton = 0.9"), "limbeck.toml:5:1: contract.retenton is not an option, got 0.9. Did you mean 'retention'?"),
+    toml("unknown key", run_file("retenton = 0.9"), "limbeck.toml:5:1: contract.retenton is not an option, got 0.9. Did you mean 'retention'"),
     toml("missing table", '[task]\nentry = "task.py:task"\n', "limbeck.toml: contract is missing; it is table: the limits. Add it."),
     toml("missing key", stage('name = "x"'), "limbeck.toml:10:1: stage[0].technique is missing", "name of the technique", "Add it."),
     toml("wrong type", run_file("retention = true"), "limbeck.toml:5:1: contract.retention must be a number, got True", "for 97 % write 0.97"),

@@ -181,7 +181,7 @@ def test_a_technique_out_of_tree(tmp_path):
         (["compare", "task.py:task", "task.py:task", "--limit", "retentoin=1"], "contract.retentoin is not an option"),
         (["techniques", "prunne"], "no technique 'prunne'. Did you mean 'prune'?"),
         (["run", "bad.toml"], "bad.toml is not TOML"),
-        (["run", "unknown.toml"], "unknown.toml:4:1: contract.retenton is not an option, got 0.9. Did you mean 'retention'?"),
+        (["run", "unknown.toml"], "unknown.toml:4:1: contract.retenton is not an option, got 0.9. Did you mean 'retention'"),
     ],
 )
 def test_a_wrong_input_gets_a_message_and_no_traceback(finished, words, message):

@@ -12,7 +12,7 @@ from limbeck.core.candidate import Artifact
 from limbeck.core.contract import Contract, Target
 from limbeck.core.fields import parse
 from limbeck.core.foreign import users_code
-from limbeck.core.plan import Plan
+from limbeck.core.plan import CACHE_BYTES, Plan
 from limbeck.core.task import Task
 from limbeck.core.technique import Log
 
@@ -96,6 +96,7 @@ def compress(
     root: str | Path = "runs",
     seed: int = 0,
     timing_seconds: float = 2.0,
+    cache_bytes: int = CACHE_BYTES,
     log: Log | None = None,
     stop: Callable[[], bool] = lambda: False,
     run_file: Path | None = None,
@@ -109,6 +110,7 @@ def compress(
     Args:
         plan: The stages; None lets limbeck plan (see `limbeck.planner.sequential`).
         root: The folder of runs; this run's is `root/name`.
+        cache_bytes: Of disk that the teacher's answers may take; what doesn't fit is asked of the teacher each time.
         stop: Asked between steps; True leaves a checkpoint and raises Interrupted.
         run_file, entry: Where the task came from; noted, so that a report finds its samples again.
         variables: Of the environment, those that had an effect on what is asked; noted, secrets hidden.
@@ -128,6 +130,7 @@ def compress(
         root=Path(root),
         seed=seed,
         timing_seconds=timing_seconds,
+        cache_bytes=cache_bytes,
         run_file=run_file,
         entry=entry,
         variables=dict(variables or {}),
@@ -157,6 +160,7 @@ def run(path: str | Path, *, name: str | None = None, log: Log | None = None, st
         root=path.parent / file.run.root,
         seed=file.run.seed,
         timing_seconds=file.run.timing_seconds,
+        cache_bytes=file.run.cache_bytes,
         log=log,
         stop=stop,
         run_file=path,

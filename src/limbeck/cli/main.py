@@ -25,7 +25,7 @@ from limbeck.cli import terms as terming
 from limbeck.cli.options import Debug, Json
 from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import LimbeckError
-from limbeck.core.fields import fields_of, parse
+from limbeck.core.fields import Field, fields_of, parse
 from limbeck.core.secrets import masked_text
 
 app = typer.Typer(name="limbeck", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,7 +36,7 @@ Split = Annotated[str, typer.Option(help="The split to judge on; a look at test 
 Runtime = Annotated[str, typer.Option(envvar="LIMBECK_TARGET_RUNTIME", help="Where a task's model is exported to.")]
 Threads = Annotated[int, typer.Option(envvar="LIMBECK_TARGET_THREADS", min=1, help="Threads that one inference may use.")]
 Batch = Annotated[int, typer.Option(envvar="LIMBECK_TARGET_BATCH", min=1, help="Samples in one timed inference.")]
-Limit = Annotated[list[str] | None, typer.Option("--limit", help="A limit of the contract, as in retention=0.97 or size_ratio=4; may be given again.")]
+Limit = Annotated[list[str] | None, typer.Option("--limit", help="A limit of the contract, as in retention=0.97 or slice_retention.night=0.95; may be given again.")]
 
 
 @app.callback()
@@ -165,18 +165,32 @@ def _contract(limits: list[str] | None) -> Contract | None:
     values: dict[str, Any] = overlay({"contract": Contract}).get("contract", {})
     if not limits and not values:
         return None
-    whole = {f.name for f in fields_of(Contract) if "whole" in f.type_name}
-    united = {f.name for f in fields_of(Contract) if f.unit}
+    known = {f.name: f for f in fields_of(Contract)}
     for word in limits or ():
         key, _, text = word.partition("=")
-        try:
-            values[key] = int(text) if key in whole else float(text)
-        except ValueError:
-            if text and key in united:
-                values[key] = text  # a number with a unit, or what the contract will refuse with the units that fit
-                continue
-            raise ConfigError(f"--limit {word} must be name=number, got {text!r}. Write it as in retention=0.97.") from None
+        table, dot, slice_ = key.partition(".")
+        if dot and table in known and known[table].is_table:  # a slice's name may hold '=' itself
+            slice_, _, text = word.removeprefix(f"{table}.").rpartition("=")
+            if not slice_:
+                raise ConfigError(f"--limit {word} must name a slice and a number. Write it as in {table}.night=0.95.")
+            values[table] = dict(values.get(table) or {}) | {slice_: _limit(known[table], word, text)}
+        elif key in known and known[key].is_table:
+            raise ConfigError(f"--limit {word} must name a slice. Write it as in {key}.night=0.95, once for each.")
+        else:
+            values[key] = _limit(known.get(key), word, text)
     return parse(Contract, values, where="contract")
+
+
+def _limit(option: Field | None, word: str, text: str) -> Any:
+    """The value of a limit: a number, or text with a unit (or what the contract will refuse, naming the units that fit)."""
+    from limbeck.core.errors import ConfigError
+
+    try:
+        return int(text) if option and "whole" in option.type_name else float(text)
+    except ValueError:
+        if text and option and option.unit:
+            return text
+        raise ConfigError(f"--limit {word} must be name=number, got {text!r}. Write it as in retention=0.97.") from None
 
 
 def _working(work: Callable[[Any, Callable[[], bool]], Any], *, json_: bool, debug: bool, render: str, log_json: bool = False, note: str = "", quiet: bool = False) -> Any:

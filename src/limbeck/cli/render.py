@@ -13,6 +13,8 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
+from limbeck.cli import behaviour
+
 COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "ANOMALOUS": "magenta", "UNVERIFIED": "yellow", "REFUSED": "red"}
 
 
@@ -119,6 +121,7 @@ def run(data: Mapping[str, Any]) -> None:
     if data.get("chosen"):
         out.print(f"  final is {data['chosen']['stage']}: {data['chosen']['why']}", soft_wrap=True)
     out.print(verdicts_table(data["contract"]))
+    behaviour.show(out, data.get("behaviour"))
     ratios = data["ratios"]
     speed = f", {ratios['latency_p50']:.1f}× faster (p50)" if ratios["latency_p50"] else ""
     where = f"{data['baseline']['runtime']}, {data['baseline']['threads']} thread(s); look {data['test_looks']} at this test split"
@@ -154,6 +157,7 @@ def judged(data: Mapping[str, Any]) -> None:
                 f"  on the timed inputs outputs differ by {agreement['max_abs']:.3g} at most"
                 + (f", argmax agrees on {agreement['argmax_agreement']:.1%}" if agreement["argmax_agreement"] is not None else "")
             )
+        behaviour.show(out, subject["behaviour"])
         if subject["verdicts"]:
             out.print(verdicts_table(subject["verdicts"]))
     if data["test_looks"]:

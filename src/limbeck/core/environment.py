@@ -30,15 +30,22 @@ class Variable:
 
 
 def variables(tables: Mapping[str, type]) -> dict[str, Variable]:
-    """Every variable of these tables (name in the run file → config), by its name."""
-    found = [Variable(f"{PREFIX}{table}_{option.name}".upper(), table, option) for table, config in tables.items() for option in fields_of(config)]
+    """Every variable of these tables (name in the run file → config), by its name. An option that is a table has none: one value can't say it."""
+    found = [Variable(_named(table, option), table, option) for table, config in tables.items() for option in fields_of(config) if not option.is_table]
     return {v.name: v for v in found}
+
+
+def _named(table: str, option: Field) -> str:
+    return f"{PREFIX}{table}_{option.name}".upper()
 
 
 def check_known(tables: Mapping[str, type], environment: Mapping[str, str] | None = None) -> None:
     """Raises ConfigError for a variable that begins with LIMBECK_ and means nothing: it was mistyped, and would be missed in silence."""
     known = {*variables(tables), *SWITCHES, *TOLERATED}
+    whole = {_named(table, option): f"{table}.{option.name}" for table, config in tables.items() for option in fields_of(config) if option.is_table}
     for name in os.environ if environment is None else environment:
+        if name in whole:
+            raise ConfigError(f"{name} is no variable that limbeck reads: {whole[name]} is a table, which one value can't say. Write it in the run file.", path=(name,))
         if name.startswith(PREFIX) and name not in known:
             raise ConfigError(f"{name} is no variable that limbeck reads. {near(name, known)} Correct its name, or unset it.", path=(name,))
 

@@ -83,6 +83,11 @@ class Field:
     unit: Unit | None = None
 
     @property
+    def is_table(self) -> bool:
+        """Whether its value is a table of names that the user chooses."""
+        return any(_is_table(kind) for kind in (self.type, *get_args(self.type)))
+
+    @property
     def type_name(self) -> str:
         return _type_name(self.type) + (f', or text as in "{self.unit.example}"' if self.unit else "")
 
@@ -156,7 +161,7 @@ def _parse(config: type[T], data: Any, path: Keys) -> T:
 
 
 def _option(field: Field, value: Any, path: Keys) -> Any:
-    return _convert(field.type, _quantity(value, field, path) if field.unit and isinstance(value, str) else value, field, path)
+    return _convert(field.type, value, field, path) if field.is_table else _entry(field.type, value, field, path)
 
 
 def _validate(config: T, path: Keys) -> T:
@@ -204,18 +209,33 @@ def json_schema(config: type) -> dict[str, Any]:
     """JSON Schema (2020-12) of a config."""
     properties = {}
     for field in fields_of(config):
-        schema: dict[str, Any] = _schema(field.type)
-        if field.unit:
-            text = {"type": "string", "pattern": f"^ *[+-]?[0-9]+([.][0-9]+)? *({'|'.join(name for name, _ in field.unit.scales)}) *$"}
-            schema = {"anyOf": [*schema.get("anyOf", [schema]), text]}
-        for rule in field.constraints:
-            if rule.low is not None:
-                schema["minimum" if rule.closed in ("both", "left") else "exclusiveMinimum"] = rule.low
-            if rule.high is not None:
-                schema["maximum" if rule.closed in ("both", "right") else "exclusiveMaximum"] = rule.high
+        schema = _ruled(_schema(field.type), field) if not field.is_table else _table_schema(field)
         properties[field.name] = schema | ({"description": field.doc} if field.doc else {}) | ({} if field.required else {"default": _plain(field.default)})
     required = [f.name for f in fields_of(config) if f.required]
     return {"type": "object", "additionalProperties": False, "properties": properties} | ({"required": required} if required else {})
+
+
+def _ruled(schema: dict[str, Any], field: Field) -> dict[str, Any]:
+    """The schema of a value, with the unit that it may be written in and the rules that it keeps."""
+    if field.unit:
+        text = {"type": "string", "pattern": f"^ *[+-]?[0-9]+([.][0-9]+)? *({'|'.join(name for name, _ in field.unit.scales)}) *$"}
+        schema = {"anyOf": [*schema.get("anyOf", [schema]), text]}
+    for rule in field.constraints:
+        if rule.low is not None:
+            schema["minimum" if rule.closed in ("both", "left") else "exclusiveMinimum"] = rule.low
+        if rule.high is not None:
+            schema["maximum" if rule.closed in ("both", "right") else "exclusiveMaximum"] = rule.high
+    return schema
+
+
+def _table_schema(field: Field) -> dict[str, Any]:
+    """The schema of an option that is a table: its rules are those of each entry."""
+    kinds = get_args(field.type) if get_origin(field.type) in (Union, types.UnionType) else (field.type,)
+    made = []
+    for kind in kinds:
+        entry = _schema(get_args(kind)[1]) if get_args(kind) else {}
+        made.append({"type": "null"} if kind is type(None) else {"type": "object", "additionalProperties": _ruled(entry, field)} if entry else _schema(kind))
+    return {"anyOf": made} if len(made) > 1 else made[0]
 
 
 def table(config: type) -> str:
@@ -266,13 +286,22 @@ def _convert(kind: Any, value: Any, field: Field, path: Keys) -> Any:
         return value
     if origin is tuple:
         return _entries(value, args, field, path)
-    if kind is dict or origin in (dict, Mapping) or getattr(origin, "__name__", "") == "Mapping":
+    if _is_table(kind):
         if not isinstance(value, Mapping):
             raise _wrong(path, "a table", value, field.hint or "Write it as key = value pairs.")
-        return {k: _convert(args[1], v, field, (*path, str(k))) for k, v in value.items()} if args else dict(value)
+        return {k: _entry(args[1], v, field, (*path, str(k))) for k, v in value.items()} if args else dict(value)
     if dataclasses.is_dataclass(kind):
         return _parse(typing.cast(type, kind), value, path)
     return _scalar(kind, value, field, path)
+
+
+def _is_table(kind: Any) -> bool:
+    return kind is dict or get_origin(kind) in (dict, Mapping)
+
+
+def _entry(kind: Any, value: Any, field: Field, path: Keys) -> Any:
+    """One entry of a table, which may be written in the option's unit."""
+    return _convert(kind, _quantity(value, field, path) if field.unit and isinstance(value, str) else value, field, path)
 
 
 def _plain_data(value: Any, path: Keys) -> Any:
@@ -329,6 +358,8 @@ def _type_name(kind: Any) -> str:
         return f"list of {_type_name(args[0])}"
     if kind in SCALARS:
         return SCALARS[kind][0]
+    if _is_table(kind) and args:
+        return f"table, each entry {_type_name(args[1])}" if args[1] in SCALARS else "table"
     return "table" if dataclasses.is_dataclass(kind) or kind is dict or origin is not None else getattr(kind, "__name__", "any")
 
 

@@ -73,6 +73,7 @@ class Plan:
     reasons: Annotated[tuple[str, ...], "why the plan is as it is"] = ()
 
 
+CACHE_BYTES = 4_000_000_000  # of disk that a run's cache of its teacher's answers may take, unless it is told otherwise
 START = frozenset({Fact.TORCH, Fact.FLOAT_WEIGHTS})
 LACKS = dict.fromkeys(START, ", and the teacher is a file that a runtime loads, not a module")
 

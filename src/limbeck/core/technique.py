@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,27 @@ class Signals(Protocol):
     def layers(self) -> Sequence[Any]:
         """Every place of the teacher that can be tapped, with shape and depth, for "auto"."""
         ...
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What an objective reads of the teacher's answers.
+
+    outputs: the labels of the terms that read whole outputs. softened: for each other, the temperature of the softmax that is all it reads.
+    taps: the teacher's module paths.
+    """
+
+    outputs: tuple[str, ...] = ()
+    softened: Mapping[str, float] = field(default_factory=dict)
+    taps: tuple[str, ...] = ()
+
+
+class Selective(ABC):
+    """Signals that don't give everything, or not from the same place: asked once, when an objective is bound."""
+
+    @abstractmethod
+    def serving(self, reads: Reads) -> Signals:
+        """A source of what is read. Raises ConfigError with the term, the reason and the way out, if there is none."""
 
 
 class Rng(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,21 +12,27 @@ from limbeck.core.contract import TOO_GOOD, Contract
 from limbeck.core.evidence import Evidence, Latency, Retention, Status, Verdict
 from limbeck.core.metric import Metric
 from limbeck.core.plan import Gate
+from limbeck.evaluation import slices
+from limbeck.evaluation.behaviour import Behaviour, max_ece, max_flips
+from limbeck.evaluation.quality import samples_needed as more_samples
 from limbeck.stats.latency import median_ratio, percentile, percentile_verdict, samples_needed
 
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+LATENCIES = {f"latency_{name}_ms": q for name, q in PERCENTILES.items()}  # limits on them
 SLACK = 0.95  # "not slower" is shown when the interval of the speedup lies above this
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
     """One artifact's evidence, with the raw latencies and, where a task judged it, what it keeps: as a ratio where the metric
-    admits one (else a drop), and always as a drop."""
+    admits one (else a drop), and always as a drop; and how it answers."""
 
     evidence: Evidence
     latency: Latency | None = None
     retention: Retention | None = None
     drop: Retention | None = None
     metric_interval: tuple[float, float] | None = None
+    behaviour: Behaviour | None = None
 
 
 def quality(retention: Retention | None, limit: float, *, gate: str) -> Verdict:
@@ -45,23 +50,16 @@ def quality(retention: Retention | None, limit: float, *, gate: str) -> Verdict:
         return Verdict(status=Status.PASS, reason=sure, **facts)
     if lost:
         return Verdict(status=Status.FAIL, reason=f"{'drop' if drop else 'retention'} {retention.value:.4f} is itself beyond {limit:.4f}", **facts)
-    needed = _samples_needed(retention, limit)
+    needed = more_samples(retention, limit)
     about = f"about {needed:,} samples would settle it" if needed else "it stands at the limit: no number of samples is sure to settle it"
     return Verdict(
         status=Status.INCONCLUSIVE, reason=f"{'drop' if drop else 'retention'} {retention.value:.4f} keeps {limit:.4f}, its {sure} doesn't: {about}", samples_needed=needed, **facts
     )
 
 
-def _samples_needed(retention: Retention, limit: float) -> int | None:
-    """At the same rates: the width of an interval falls with the root of the samples. None where value and limit agree."""
-    margin, width = abs(retention.value - limit), abs(retention.value - retention.low)
-    needed = retention.samples * (width / margin) ** 2 if margin > 0 else math.inf
-    return math.ceil(needed) if needed < 1e9 else None
-
-
 def percentiles(latency: Latency | None) -> dict[str, float | None] | None:
     """What is shown of a latency; None for a percentile that the samples are too few for."""
-    return {"p50": percentile(latency.samples, 0.5), "p90": percentile(latency.samples, 0.9)} if latency else None
+    return {name: percentile(latency.samples, q) for name, q in PERCENTILES.items()} if latency else None
 
 
 def at_most(measured: float | None, limit: float, *, gate: str, unit: str = "bytes") -> Verdict:
@@ -124,8 +122,14 @@ def stage_verdicts(gate: Gate, *, floor: Floor | None, candidate: Examined, befo
 
 
 def contract_verdicts(contract: Contract, metric: Metric | None, *, candidate: Examined, baseline: Examined | None) -> tuple[Verdict, ...]:
-    """Every limit of the contract, each answered. A ratio without a baseline is UNVERIFIED."""
-    return tuple(_one(name, limit, metric, candidate, baseline) for name, limit in contract.limits().items())
+    """Every limit of the contract, each answered, in its order. A ratio without a baseline is UNVERIFIED."""
+    found = [_one(name, limit, metric, candidate, baseline) for name, limit in contract.limits().items() if not name.startswith(tuple(f"{t}." for t in slices.TABLES))]
+    behaviour = candidate.behaviour
+    for table in slices.TABLES:
+        limits = getattr(contract, table) or {}
+        found += slices.verdicts(behaviour.parts if behaviour else None, limits, gate=table, why=behaviour.no_slices if behaviour else "")
+    order = list(contract.limits())
+    return tuple(sorted(found, key=lambda v: order.index(v.gate)))
 
 
 def _one(name: str, limit: float, metric: Metric | None, candidate: Examined, baseline: Examined | None) -> Verdict:
@@ -136,8 +140,15 @@ def _one(name: str, limit: float, metric: Metric | None, candidate: Examined, ba
         return _metric(limit, metric, candidate)
     if name in ("size_bytes", "download_bytes", "peak_memory_bytes"):
         return at_most(getattr(evidence, name), limit, gate=name)
-    if name in ("latency_p50_ms", "latency_p90_ms"):
-        return percentile_at_most(candidate.latency, limit, q=0.5 if name == "latency_p50_ms" else 0.9, gate=name)
+    if name in LATENCIES:
+        return percentile_at_most(candidate.latency, limit, q=LATENCIES[name], gate=name)
+    if name in slices.WORST:
+        behaviour = candidate.behaviour
+        return slices.worst_verdict(behaviour.parts if behaviour else None, limit, gate=name, why=behaviour.no_slices if behaviour else "")
+    if name == "max_flips":
+        return max_flips(candidate.behaviour, limit)
+    if name == "max_ece":
+        return max_ece(candidate.behaviour, limit)
     if baseline is None:
         return Verdict(gate=name, status=Status.UNVERIFIED, limit=limit, reason="a ratio needs a baseline, and there is none")
     if name == "size_ratio":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from limbeck.stats import paired
 from limbeck.stats.bootstrap import Interval, bca_lower
 
 BATCH = 64  # samples in one inference where metrics are taken
+RESAMPLES = 2000
+TAIL = 20  # draws beyond a bound, at least
 Arrays = dict[str, np.ndarray]
 Session = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 Progress = Callable[[float, float, str], None]  # as `Log.progress`
@@ -129,8 +132,25 @@ def retention(metric: Metric, candidate_rows: Rows, baseline_rows: Rows, *, conf
     as_ratio = not as_drop and metric.ratio and metric.direction == "higher" and baseline > 0
     bounded = _scored if _exact(metric) else _resampled
     number, low, method = bounded(metric, candidate_rows, baseline_rows, as_ratio=as_ratio, confidence=confidence, values=(candidate, baseline))
-    samples = len(np.unique(baseline_rows[metric.unit])) if metric.unit else _length(baseline_rows)
+    samples = units_of(metric, baseline_rows)
     return Retention(value=number, low=low, confidence=confidence, method=method, split=split, samples=samples, kind="ratio" if as_ratio else "drop")
+
+
+def samples_needed(retention: Retention, limit: float) -> int | None:
+    """At the same rates: the width of an interval falls with the root of the samples. None where value and limit agree."""
+    margin, width = abs(retention.value - limit), abs(retention.value - retention.low)
+    needed = retention.samples * (width / margin) ** 2 if margin > 0 else math.inf
+    return math.ceil(needed) if needed < 1e9 else None
+
+
+def right_or_wrong(metric: Metric, rows: Rows) -> np.ndarray | None:
+    """The column of 0s and 1s of independent samples whose mean is the metric; None where the metric is no such share."""
+    return _proportion(metric, rows, value(metric, rows)) if _exact(metric) else None
+
+
+def units_of(metric: Metric, rows: Rows) -> int:
+    """How many independent units (rows, or what the metric's unit names) there are."""
+    return len(np.unique(rows[metric.unit])) if metric.unit else _length(rows)
 
 
 def _scored(metric: Metric, c: Rows, b: Rows, *, as_ratio: bool, confidence: float, values: tuple[float, float]) -> tuple[float, float, str]:
@@ -150,7 +170,8 @@ def _resampled(metric: Metric, c: Rows, b: Rows, *, as_ratio: bool, confidence: 
     def drop(rc: Rows, rb: Rows) -> float:
         return metric.drop(metric.reduce(rc), metric.reduce(rb))
 
-    found = bca_lower(c, b, ratio if as_ratio else drop, units=metric.unit, confidence=confidence)
+    resamples = max(RESAMPLES, math.ceil(TAIL / (1 - confidence)))  # a bound far out in the tail needs draws there
+    found = bca_lower(c, b, ratio if as_ratio else drop, units=metric.unit, confidence=confidence, resamples=resamples)
     over = f"units of '{metric.unit}'" if metric.unit else "rows"
     return found.value, found.low if as_ratio else found.high, f"BCa bootstrap of the {'ratio' if as_ratio else 'drop'} over {over}"
 

@@ -14,7 +14,8 @@ from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import ArtifactError, TaskError
 from limbeck.core.evidence import Evidence, Latency, Retention, Status, Verdict
 from limbeck.core.task import Task
-from limbeck.evaluation import measure, quality
+from limbeck.evaluation import measure, quality, slices
+from limbeck.evaluation.behaviour import Behaviour
 from limbeck.evaluation.gates import Examined, contract_verdicts, percentiles, speedup
 from limbeck.runtimes import of_file, parity, runtime
 from limbeck.runtimes.card import Session, fixed_batch, random_feed
@@ -92,6 +93,7 @@ def judge(
 
     Without a task the inputs are random ones of the declared shapes, and quality stays unverified. Raises Interrupted when `stop` says so.
     """
+    slices.check_named(task, contract)
     sessions = [runtime(s.artifact.runtime).load(s.artifact, target.threads) for s in subjects]
     feed = _feed(task, sessions[0], target, split)
     latencies = measure.latency([s.artifact for s in subjects], feed, threads=target.threads, seconds=seconds, stop=stop)
@@ -109,10 +111,12 @@ def _quality(sessions: list[Session], task: Task | None, split: str, confidence:
     if task is None:
         return [(None, {}) for _ in sessions]
     found: list[tuple[float | None, dict[str, Any]]] = []
+    masks = slices.masks_of(task, split)
     rows = [quality.rows_of(session, task, split, batch_size=fixed_batch(session) or quality.BATCH) for session in sessions]
     for number, own in enumerate(rows):
         interval = quality.interval(task.metric, own, confidence=confidence)
-        known: dict[str, Any] = {"metric_interval": (interval.low, interval.high)}
+        behaviour = Behaviour(metric=task.metric, candidate=own, baseline=rows[0] if number else None, masks=masks, split=split, confidence=confidence)
+        known: dict[str, Any] = {"metric_interval": (interval.low, interval.high), "behaviour": behaviour}
         if number:
             known |= {name: quality.retention(task.metric, own, rows[0], confidence=confidence, split=split, as_drop=name == "drop") for name in ("retention", "drop")}
         found.append((interval.value, known))

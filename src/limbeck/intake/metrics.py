@@ -32,7 +32,7 @@ def accuracy(output: str | None = None, target: str | int | None = None) -> Metr
     def rows(outputs: Outputs, batch: Any) -> Rows:
         logits, truth = _logits_and_classes("accuracy", outputs, batch, output=output, target=target)
         predicted = _predicted(logits)
-        return {"correct": (predicted == truth).astype(np.int8), "predicted": predicted, "target": truth}
+        return {"correct": (predicted == truth).astype(np.int8), "predicted": predicted, "target": truth, "confidence": _confidence(logits)}
 
     return Metric(name="accuracy", rows=rows, reduce=lambda r: _mean(r["correct"]), proportion="correct", target="class")
 
@@ -59,7 +59,7 @@ def macro_f1(output: str | None = None, target: str | int | None = None) -> Metr
 
     def rows(outputs: Outputs, batch: Any) -> Rows:
         logits, truth = _logits_and_classes("macro_f1", outputs, batch, output=output, target=target)
-        return {"predicted": _predicted(logits), "target": truth}
+        return {"predicted": _predicted(logits), "target": truth, "confidence": _confidence(logits)}
 
     def reduce(r: Rows) -> float:
         size = int(max(r["predicted"].max(initial=0), r["target"].max(initial=0))) + 1
@@ -184,6 +184,15 @@ def _mean(column: np.ndarray) -> float:
 
 def _predicted(logits: np.ndarray) -> np.ndarray:
     return (logits[:, 0] > 0).astype(np.int64) if logits.shape[1] == 1 else logits.argmax(axis=1)
+
+
+def _confidence(logits: np.ndarray) -> np.ndarray:
+    """The probability of the predicted class, by softmax (by the sigmoid of a single logit). Of an infinite logit it is 1."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        margins = -np.abs(logits) if logits.shape[1] == 1 else logits - logits.max(axis=1, keepdims=True)
+        weight = np.exp(margins).sum(axis=1)
+        sure = 1 / (1 + weight) if logits.shape[1] == 1 else 1 / weight
+    return np.where(np.isnan(sure), 1.0, sure)
 
 
 def _output(metric: str, outputs: Outputs, name: str | None) -> np.ndarray:

@@ -13,7 +13,7 @@ from limbeck.core.contract import Contract, Target
 from limbeck.core.environment import PREFIX, check_known, in_effect, overlay
 from limbeck.core.errors import ConfigError
 from limbeck.core.fields import Hint, Range, parse
-from limbeck.core.plan import Stage
+from limbeck.core.plan import CACHE_BYTES, Stage
 from limbeck.intake.places import located
 
 
@@ -33,6 +33,7 @@ class RunOptions:
     seed: Annotated[int, Range(0, 2**32 - 1), "the seed from which all randomness is drawn"] = 0
     timing_seconds: Annotated[float, Range(0, 600, closed="right"), "seconds for which each artifact is timed, each time"] = 2.0
     control: Annotated[bool, "also train the final shape in FP32 without a teacher"] = True
+    cache_bytes: Annotated[int, Range(0, None), "bytes of disk for the teacher's answers; what doesn't fit is asked of the teacher each time, as is all at 0"] = CACHE_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)

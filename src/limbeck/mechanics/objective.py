@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from limbeck.core.errors import ConfigError
 from limbeck.core.task import Task
-from limbeck.core.technique import Signals
+from limbeck.core.technique import Reads, Selective, Signals
 from limbeck.mechanics.data import Reader, arguments, batch_of, named_outputs
 from limbeck.mechanics.matching import AUTO, Match, layers, resolved
 from limbeck.mechanics.taps import PREFIX, tapped, with_taps
@@ -71,6 +71,8 @@ class Term:
     builds: makes its own module (projectors, memories) from the wiring; what is trainable in it trains with the student, under
         the same schedule and clipping, and never becomes part of it.
     agrees: whether it is 0 where student and teacher agree.
+    reads: what of the teacher's answers: "outputs", "taps" or "both"; empty: its taps if it has some, else outputs. A temperature T says
+        that softmax(logits / T) is all, as in forward KL: then a sparse cache can serve it.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Term:
     teacher_taps: tuple[str, ...] = ()
     builds: Callable[[Wiring], nn.Module] | None = None
     agrees: bool = True
+    reads: Literal["", "outputs", "taps", "both"] | float = ""
 
     def __rmul__(self, weight: float) -> Objective:
         return Objective(((float(weight), self),))
@@ -138,7 +141,7 @@ class Objective:
             raise ConfigError(f"{', '.join(names)} needs a teacher's outputs, got no signals. Give LiveTeacher(task, model) or a cache of one.")
         matches, matched = self._matched(task, signals, student)
         wanted = tuple(dict.fromkeys(matched.get(path, path) for path in self.taps("teacher_taps")))
-        bound = BoundObjective(self, task, signals.tapped(wanted) if signals and wanted else signals, nn.ModuleDict(), matches, matched)
+        bound = BoundObjective(self, task, self._served(signals, wanted), nn.ModuleDict(), matches, matched)
         building = [(label, t.builds) for label, _, t in self.active if t.builds]
         if not building:
             return bound
@@ -150,6 +153,16 @@ class Objective:
             for label, builds in building:
                 bound.module[label] = builds(wiring)
         return bound
+
+    def _served(self, signals: Signals | None, taps: tuple[str, ...]) -> Signals | None:
+        """The source of what the terms read of the teacher."""
+        if signals is None or not self.needs_teacher:
+            return signals
+        if not isinstance(signals, Selective):
+            return signals.tapped(taps) if taps else signals
+        softened = {label: float(t.reads) for label, _, t in self.active if isinstance(t.reads, (int, float))}
+        whole = tuple(label for label, _, t in self.active if t.teacher and (t.reads in ("outputs", "both") or (t.reads == "" and not t.teacher_taps)))
+        return signals.serving(Reads(whole, softened, taps))
 
     def _matched(self, task: Task, signals: Signals | None, student: nn.Module | None) -> tuple[tuple[Match, ...], dict[str, str]]:
         """What the teacher's taps that say "auto" stand for: the layers that were matched, and each tap's path."""

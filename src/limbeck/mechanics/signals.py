@@ -1,153 +1,225 @@
 """Where a teacher's answers come from: the model itself, or a cache of what it said to the same views.
 
-A cache is a folder: `manifest.json` and one `.npy` a view and shard, memory-mapped when read. A shard is written under
-another name, synced and renamed, so a killed run leaves whole shards or none; what is missing is made when it is asked for.
+`LiveTeacher` asks the model. `CachedTeacher` keeps whole outputs, and features where it is told to; `SparseTeacher` the k largest
+probabilities of a large vocabulary. What a source can't give is refused when an objective is bound to it.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from limbeck.core.errors import ConfigError, Interrupted, TaskError
-from limbeck.core.files import write
-from limbeck.core.task import Task
-from limbeck.mechanics.data import Reader, arguments, batch_of, named_outputs
-from limbeck.mechanics.matching import Layer, layers
-from limbeck.mechanics.taps import shapes, tapped, with_taps
+from limbeck.core.errors import ConfigError
+from limbeck.core.technique import Reads, Selective, Signals
+from limbeck.mechanics.live import LiveTeacher as LiveTeacher
+from limbeck.mechanics.live import Pass, Progress
+from limbeck.mechanics.matching import Layer
+from limbeck.mechanics.shards import Shards, Stored
+from limbeck.mechanics.sparse import Layout
+from limbeck.mechanics.taps import PREFIX
+from limbeck.mechanics.terms.task_loss import main_name
 
-CACHE_VERSION = 1
-SHARD = 4096  # samples in one file
+SHARD = 4096  # samples in one file, at most
+SHARD_BYTES = 64 << 20  # of features at full precision in one file: what making a shard may hold
 DENSE_LIMIT = 4096  # outputs a sample, above which a dense cache is refused
+INT8_MAX = 127
+
+Dtype = Literal["float16", "float32"]
+FeatureDtype = Literal["float16", "float32", "int8"]
+
+
+def _cast(name: str, value: Tensor, dtype: str) -> np.ndarray:
+    """Raises ConfigError where half precision can't hold a value."""
+    with np.errstate(over="ignore"):
+        array = value.float().numpy().astype(dtype)
+    if not np.isfinite(array).all():
+        raise ConfigError(f"the teacher's '{name}' reaches {value.abs().max().item():.3g}, more than {dtype} holds. Take dtype float32, or distill with the teacher live.")
+    return array
 
 
 @dataclass(frozen=True)
-class LiveTeacher:
-    """Asks the model each time, in eval mode and without gradient. Raises TaskError on NaN or Inf in its outputs."""
-
-    task: Task
-    model: nn.Module
-    taps: tuple[str, ...] = ()
-
-    def tapped(self, paths: tuple[str, ...]) -> LiveTeacher:
-        shapes(self.model, paths, *arguments(self.task, batch_of(self.task, "train", [0, 1])))  # refuses a path that isn't there
-        return LiveTeacher(self.task, self.model, (*self.taps, *paths))
-
-    def layers(self) -> tuple[Layer, ...]:
-        return layers(self.model, *arguments(self.task, batch_of(self.task, "train", [0, 1])))
-
-    def teacher(self, ids: np.ndarray, view: int, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
-        self.model.eval()
-        with torch.no_grad(), tapped(self.model, self.taps) as seen:
-            outputs = with_taps(named_outputs(self.task, self.model(*args, **kwargs)), seen)
-        for name, value in outputs.items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                raise TaskError(f"the teacher's output '{name}' holds NaN or Inf for one of the samples {ids[:8].tolist()}. Look at these inputs and at the weights.")
-        return outputs
-
-
-@dataclass(frozen=True)
-class CachedTeacher:
+class CachedTeacher(Selective):
     """The answers of `live` to every training sample under each view, kept in `folder`.
 
     identity: what the cache is bound to (weights' hash, data fingerprint, view recipe); a folder of another is refused.
-    stop: asked between batches; True raises Interrupted, and the shards that are whole stay.
     dtype: "float16" halves the bytes and rounds logits to 3 digits; "float32" equals the live teacher.
+    features: how what is tapped is kept, beside the outputs; "live": then the teacher runs each time.
+    batch_size, progress, stop, note: as in `Pass`.
     """
 
     folder: Path
     live: LiveTeacher
     identity: Mapping[str, Any]
-    dtype: str = "float16"
-    batch_size: int = 256
-    progress: Callable[[float, float, str], None] | None = None
+    dtype: Dtype = "float16"
+    batch_size: int = 128
+    progress: Progress | None = None
     stop: Callable[[], bool] = lambda: False
-    _open: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    note: Callable[..., None] | None = None
+    features: FeatureDtype | Literal["live"] = "live"
+    shard: int = SHARD
+    _shards: Shards = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        manifest = {"version": CACHE_VERSION, "dtype": self.dtype, "shard": SHARD, **self.identity}
-        path = self.folder / "manifest.json"
-        if path.exists():
-            found = json.loads(path.read_text())
-            odd = sorted(k for k in manifest.keys() | found.keys() if manifest.get(k) != found.get(k))
-            if odd:
-                raise ConfigError(
-                    f"the teacher's cache {self.folder} was made with another {odd[0]}: {found.get(odd[0])!r}, now {manifest.get(odd[0])!r}. Delete the folder, or use another."
-                )
-        else:
-            write(path, json.dumps(manifest, sort_keys=True, indent=1).encode())
+        asking = Pass(self.live, self.batch_size, self.progress, self.stop, self.note)
+        manifest = {"holds": "outputs", "dtype": self.dtype, **self.identity}
 
-    def tapped(self, paths: tuple[str, ...]) -> LiveTeacher:
-        """Features aren't cached: with taps the teacher runs live."""
-        return self.live.tapped(paths)
+        def make(view: int, samples: Sequence[np.ndarray]) -> Iterator[dict[str, Stored]]:
+            for name, shape in asking.sizes.items():
+                if (size := math.prod(shape)) > DENSE_LIMIT:
+                    raise ConfigError(
+                        f"the teacher's output '{name}' has {size} values a sample; a dense cache holds up to {DENSE_LIMIT}. "
+                        "Take a SparseTeacher for forward KL, or the teacher live."
+                    )
+            for batches in asking.answers(view, samples, lambda name: not name.startswith(PREFIX)):
+                parts = [{name: _cast(name, value, self.dtype) for name, value in batch.items()} for batch in batches]
+                yield {name: Stored(np.concatenate([p[name] for p in parts])) for name in parts[0]}
+
+        object.__setattr__(self, "_shards", Shards(self.folder, manifest, asking.count, self.shard, make, self.note))
+
+    def serving(self, reads: Reads) -> Signals:
+        if not reads.taps:
+            return self
+        if self.features == "live":
+            return self.live.tapped(reads.taps)
+        taps = CachedTaps(self.folder, self.live, self.identity, reads.taps, dtype=self.features, asking=Pass(self.live, self.batch_size, self.progress, self.stop, self.note))
+        return Joined((self, taps)) if reads.outputs or reads.softened else taps
+
+    def tapped(self, paths: tuple[str, ...]) -> Signals:
+        return self.serving(Reads(("outputs",), taps=paths))
 
     def layers(self) -> tuple[Layer, ...]:
         return self.live.layers()
 
     def teacher(self, ids: np.ndarray, view: int, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
-        if (self.folder / f"view{view}.json").exists() is False:
-            self._make(view)
-        names = json.loads((self.folder / f"view{view}.json").read_text())
-        return {name: torch.from_numpy(self._read(name, view, np.asarray(ids))).float() for name in names}
-
-    def _read(self, name: str, view: int, ids: np.ndarray) -> np.ndarray:
-        shards = ids // SHARD
-        first = self._shard(name, view, int(shards[0]))
-        out = np.empty((len(ids), *first.shape[1:]), first.dtype)
-        for shard in np.unique(shards):
-            rows = shards == shard
-            out[rows] = self._shard(name, view, int(shard))[ids[rows] % SHARD]
-        return out
-
-    def _shard(self, name: str, view: int, shard: int) -> np.ndarray:
-        key = (name, view, shard)
-        if key not in self._open:
-            self._open[key] = np.load(self.folder / f"{name}.view{view}.{shard}.npy", mmap_mode="r")
-        return self._open[key]
-
-    def _make(self, view: int) -> None:
-        """Every shard of this view that isn't there yet; the list of outputs last, which says that the view is whole."""
-        count = len(self.live.task.split("train"))
-        reader, names = Reader(self.live.task, "train"), []
-        for shard in range((count + SHARD - 1) // SHARD):
-            ids = np.arange(shard * SHARD, min(count, (shard + 1) * SHARD))
-            done = self.folder / f"shard.view{view}.{shard}.json"
-            if not done.exists():
-                outputs = self._asked(ids, view, reader)
-                for name, value in outputs.items():
-                    write(self.folder / f"{name}.view{view}.{shard}.npy", _array(value))
-                write(done, json.dumps(sorted(outputs)).encode())
-            names = json.loads(done.read_text())
-            if self.progress:
-                self.progress(float(ids[-1] + 1), float(count), f"teacher's answers to view {view}")
-        write(self.folder / f"view{view}.json", json.dumps(names).encode())
-
-    def _asked(self, ids: np.ndarray, view: int, reader: Reader) -> dict[str, np.ndarray]:
-        task, parts = self.live.task, []
-        for start in range(0, len(ids), self.batch_size):
-            if self.stop():
-                raise Interrupted("stopped while the teacher's answers were taken; those that are whole are kept. Run the same command again to go on.")
-            part = ids[start : start + self.batch_size]
-            batch = reader.batch(part)
-            args, kwargs = task.views.apply_to(task, batch, part, np.full(len(part), view)) if task.views else arguments(task, batch)
-            parts.append(self.live.teacher(part, view, args, kwargs))
-        floats = [n for n, v in parts[0].items() if v.is_floating_point()]
-        for name in floats:
-            if (size := parts[0][name][0].numel()) > DENSE_LIMIT:
-                raise ConfigError(f"the teacher's output '{name}' has {size} values a sample; a dense cache holds up to {DENSE_LIMIT}. Distill with the teacher live.")
-        return {n: torch.cat([p[n] for p in parts]).numpy().astype(self.dtype) for n in floats}
+        return {name: torch.from_numpy(rows).float() for name, rows in self._shards.read(ids, view).items()}
 
 
-def _array(array: np.ndarray) -> bytes:
-    """As the bytes of an `.npy` file."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+@dataclass(frozen=True)
+class CachedTaps:
+    """What the teacher's modules at `paths` gave for every training sample under each view, in a folder of their own below `folder`.
+
+    dtype: "int8" has a scale for each channel of a shard: off by at most half a step, 1/254 of the channel's largest absolute value.
+    """
+
+    folder: Path
+    live: LiveTeacher
+    identity: Mapping[str, Any]
+    paths: tuple[str, ...]
+    dtype: FeatureDtype = "float16"
+    asking: Pass | None = None  # whose teacher is `live`; the usual one if None
+    _shards: Shards = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        live = self.live.tapped(self.paths)
+        asking = replace(self.asking, live=live) if self.asking else Pass(live)
+        manifest = {"holds": "features", "taps": sorted(self.paths), "dtype": self.dtype, **self.identity}
+        folder = self.folder / f"features-{self.dtype}-{hashlib.sha256(json.dumps(sorted(self.paths)).encode()).hexdigest()[:12]}"
+        sample = 4 * sum(math.prod(shape) for name, shape in asking.sizes.items() if name.startswith(PREFIX))
+
+        def make(view: int, samples: Sequence[np.ndarray]) -> Iterator[dict[str, Stored]]:
+            for batches in asking.answers(view, samples, lambda name: name.startswith(PREFIX)):
+                parts = [{name: _cast(name, value, "float32" if self.dtype == "int8" else self.dtype) for name, value in batch.items()} for batch in batches]
+                whole = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+                yield {name: _int8(array) if self.dtype == "int8" else Stored(array) for name, array in whole.items()}
+
+        size = max(1, min(SHARD, SHARD_BYTES // max(sample, 1)))
+        object.__setattr__(self, "_shards", Shards(folder, manifest, asking.count, size, make, asking.note))
+
+    def tapped(self, paths: tuple[str, ...]) -> LiveTeacher:
+        return self.live.tapped((*self.paths, *paths))
+
+    def layers(self) -> tuple[Layer, ...]:
+        return self.live.layers()
+
+    def teacher(self, ids: np.ndarray, view: int, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(rows).float() for name, rows in self._shards.read(ids, view).items()}
+
+
+def _int8(array: np.ndarray) -> Stored:
+    """Symmetric, a scale for each channel: axis 1 of maps and vectors, the last of tokens."""
+    axis = array.ndim - 1 if array.ndim == 3 else min(1, array.ndim - 1)
+    largest = np.abs(array).max(axis=tuple(i for i in range(array.ndim) if i != axis or array.ndim == 1), keepdims=True)
+    scale = np.where(largest > 0, largest / INT8_MAX, 1).astype(np.float32)
+    return Stored(np.rint(array / scale).astype(np.int8), np.asarray(scale[0]))
+
+
+@dataclass(frozen=True)
+class SparseTeacher(Selective):
+    """The k largest probabilities of the main output and the tail's mass, for forward KL at the temperatures that are declared here.
+
+    Whatever else a term reads is refused when it is bound. The other parameters are those of `CachedTeacher`.
+    Raises: ConfigError for a k or a temperature that can't be, and for a folder that was made with another.
+    """
+
+    folder: Path
+    live: LiveTeacher
+    identity: Mapping[str, Any]
+    k: int = 10
+    temperatures: tuple[float, ...] = (1.0,)
+    batch_size: int = 128
+    progress: Progress | None = None
+    stop: Callable[[], bool] = lambda: False
+    note: Callable[..., None] | None = None
+    shard: int = SHARD
+    layout: Layout = field(init=False, repr=False, compare=False)
+    _shards: Shards = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        asking = Pass(self.live, self.batch_size, self.progress, self.stop, self.note)
+        main = main_name(self.live.task, asking.sizes)
+        layout = Layout(asking.sizes[main][-1] if asking.sizes[main] else 1, self.k, tuple(float(t) for t in self.temperatures))
+        manifest = {"holds": "top", "output": main, "classes": layout.classes, "k": self.k, "temperatures": list(layout.temperatures), **self.identity}
+
+        def make(view: int, samples: Sequence[np.ndarray]) -> Iterator[dict[str, Stored]]:
+            for batches in asking.answers(view, samples, lambda name: name == main):
+                yield {main: Stored(np.concatenate([layout.packed(batch[main]) for batch in batches]))}
+
+        object.__setattr__(self, "layout", layout)
+        object.__setattr__(self, "_shards", Shards(self.folder, manifest, asking.count, self.shard, make, asking.note))
+
+    def serving(self, reads: Reads) -> Signals:
+        holds = f"a sparse cache holds the {self.k} largest probabilities for forward KL at temperature {', '.join(f'{t:g}' for t in self.layout.temperatures)}"
+        if reads.outputs:
+            raise ConfigError(f"{reads.outputs[0]} reads the teacher's whole outputs; {holds}. Leave the term out, or take a CachedTeacher or the teacher live.")
+        if reads.taps:
+            raise ConfigError(f"the teacher's '{reads.taps[0]}' is tapped; {holds}. Leave the term out, or take a CachedTeacher or the teacher live.")
+        for label, temperature in reads.softened.items():
+            if temperature not in self.layout.temperatures:
+                raise ConfigError(f"{label} softens with temperature {temperature:g}; {holds}. Build the cache with that temperature, or change the term's.")
+        return self
+
+    def tapped(self, paths: tuple[str, ...]) -> Signals:
+        return self.serving(Reads(taps=paths))
+
+    def layers(self) -> tuple[Layer, ...]:
+        return self.live.layers()
+
+    def teacher(self, ids: np.ndarray, view: int, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """As `Layout.answers`: no output by its own name."""
+        (rows,) = self._shards.read(ids, view).values()
+        return self.layout.answers(rows)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several sources that answer together."""
+
+    sources: tuple[Signals, ...]
+
+    def tapped(self, paths: tuple[str, ...]) -> Signals:
+        return Joined((*self.sources, self.sources[0].tapped(paths)))
+
+    def layers(self) -> Sequence[Layer]:
+        return self.sources[0].layers()
+
+    def teacher(self, ids: np.ndarray, view: int, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {name: value for source in self.sources for name, value in source.teacher(ids, view, args, kwargs).items()}

@@ -75,7 +75,7 @@ def _quality(figures: Mapping[str, Any], final: bool) -> str:
 
 
 def _verdicts(verdicts: Iterable[Mapping[str, Any]]) -> str:
-    rows = [(v["gate"], f"{v['limit']:g}" if v.get("limit") is not None else "", v["status"], v["reason"]) for v in verdicts]
+    rows = [(_within(v["gate"]), f"{v['limit']:g}" if v.get("limit") is not None else "", v["status"], _within(v["reason"])) for v in verdicts]
     return _table(("limit", "", "verdict", "why"), rows) if rows else "No limit was judged."
 
 
@@ -133,6 +133,11 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _within(text: str) -> str:
+    """Text of which a part may come from outside (the name of a slice), for a cell, which escapes its own bars."""
+    return "".join(f"\\{c}" if c in "\\`*[]<>#" else c for c in text)
 
 
 def _plain(text: str) -> str:

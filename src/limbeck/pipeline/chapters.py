@@ -8,7 +8,7 @@ from typing import Any
 from limbeck.pipeline.reading import Past, Product
 from limbeck.pipeline.records import read_record
 from limbeck.pipeline.store import digest
-from limbeck.report.story import Curve, Elsewhere, Kept, Layer, Limit, Missing, Model, Profile, Step, Timing
+from limbeck.report.story import Calibration, Curve, Elsewhere, Kept, Layer, Limit, Missing, Model, Part, Profile, Reliability, Slices, Step, Timing
 
 NO_LAYERS = "Its layers are not kept in this run; `limbeck analyze` counts those of the task's models."
 Data = Mapping[str, Any]
@@ -44,6 +44,27 @@ def kept(data: Data | None) -> Kept | None:
 def limit(data: Data) -> Limit:
     """A verdict as the summary or the journal has it."""
     return Limit(gate=data["gate"], status=data["status"], reason=data.get("reason", ""), **{k: data.get(k) for k in ("limit", "measured", "low", "high")})
+
+
+def slices(summary: Data) -> Slices | Missing:
+    """Every slice of test, as the summary has it."""
+    data = summary.get("behaviour")
+    if not data:
+        return Missing("This run was judged before slices were kept.")
+    if not data["slices"]:
+        return Missing(f"No slice is shown: {data['slices_note']}.")
+    parts = tuple(Part(name=s["name"], samples=s["samples"], baseline=s["baseline"], final=s["candidate"], kept=kept(s["retention"]), note=s["note"]) for s in data["slices"])
+    return Slices(parts=parts, confidence=data["confidence"], whole=kept(summary["retention"]), agreement=data["agreement"])
+
+
+def calibration(summary: Data) -> Calibration | Missing:
+    """Reliability of baseline and final on test, as the summary has it."""
+    data = (summary.get("behaviour") or {}).get("calibration")
+    if not data:
+        return Missing("The rows of this metric don't hold how sure the model was, or this run was judged before they were kept.")
+    models = [(n, data[k]) for n, k in (("baseline", "baseline"), ("final", "candidate")) if data[k]]
+    told = tuple(Reliability(name=n, ece=m["ece"], high=m["high"], bins=tuple((b["confidence"], b["accuracy"], b["count"]) for b in m["bins"])) for n, m in models)
+    return Calibration(models=told)
 
 
 def exported(past: Past, mark: str, name: str) -> Model | None:

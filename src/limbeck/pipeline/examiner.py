@@ -15,11 +15,12 @@ from limbeck.analysis.profile import profile
 from limbeck.core.candidate import Artifact, ArtifactForm, Candidate
 from limbeck.core.contract import Target
 from limbeck.core.errors import ArtifactError, StageError
-from limbeck.core.evidence import Evidence, Latency, Retention
+from limbeck.core.evidence import Evidence, Latency
 from limbeck.core.facts import Fact
 from limbeck.core.task import Task
 from limbeck.core.technique import Log
-from limbeck.evaluation import environment, measure, quality
+from limbeck.evaluation import environment, measure, quality, slices
+from limbeck.evaluation.behaviour import Behaviour
 from limbeck.evaluation.gates import Examined, percentiles
 from limbeck.mechanics.build import rebuild
 from limbeck.mechanics.data import arguments, batch_of, example, feed, predict
@@ -29,7 +30,15 @@ from limbeck.pipeline.store import Store, digest, write
 from limbeck.runtimes import parity, runtime
 from limbeck.runtimes.card import fixed_batch
 
-WORK = {"export": "an export", "golden": "the golden samples", "rows": "an evaluation", "latency": "a timing", "memory": "a measurement of memory", "twin": "the untrained twin"}
+WORK = {
+    "export": "an export",
+    "golden": "the golden samples",
+    "rows": "an evaluation",
+    "slices": "the slices",
+    "latency": "a timing",
+    "memory": "a measurement of memory",
+    "twin": "the untrained twin",
+}
 GOLDEN = 8  # samples of validation whose answers go with the artifact
 FLOAT_TOLERANCE = 1e-3  # how far, relative to the largest output, a float artifact may be from its module
 
@@ -145,8 +154,24 @@ class Examiner:
             rows = quality.rows_of(session, self._task, split, batch_size=fixed_batch(session) or quality.BATCH, progress=self._log.progress)
             return {"rows": self._store.put(_packed(rows))}
 
-        with np.load(io.BytesIO(self._store.get(self.recorded("rows", key, take)["rows"])), allow_pickle=False) as file:
+        return self._unpacked(self.recorded("rows", key, take)["rows"])
+
+    def _unpacked(self, sha: str) -> dict[str, np.ndarray]:
+        with np.load(io.BytesIO(self._store.get(sha)), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
+
+    def slices(self, split: str) -> dict[str, np.ndarray]:
+        """To which of the task's slices each sample of a split belongs: one bool a sample, by name. They depend on the data alone."""
+        if not self._task.slices:
+            return {}
+
+        def take() -> dict[str, Any]:
+            found = slices.masks_of(self._task, split)
+            return {"names": list(found), "rows": self._store.put(_packed({str(i): mask for i, mask in enumerate(found.values())}))}
+
+        kept = self.recorded("slices", {"data": self._fingerprints[split], "code": self._fingerprints["code"], "names": list(self._task.slices)}, take)
+        masks = self._unpacked(kept["rows"])
+        return {name: masks[str(i)] for i, name in enumerate(kept["names"])}
 
     def golden(self, kept: Kept) -> str:
         """The object of what this artifact answers, one sample at a time, to samples spread over validation: for whoever deploys it.
@@ -208,12 +233,13 @@ class Examiner:
         count = len(self._task.split("validation"))
         return feed(self._task, batch_of(self._task, "validation", [i % count for i in range(self._target.batch)]))
 
-    def kept_of(self, kept: Kept, baseline: Kept, *, split: str, confidence: float) -> dict[str, Retention]:
-        """What an artifact keeps of the baseline's quality: `retention` and `drop`, for `Examined`."""
+    def kept_of(self, kept: Kept, baseline: Kept, *, split: str, confidence: float) -> dict[str, Any]:
+        """What an artifact keeps of the baseline's quality, and how it answers: `retention`, `drop` and `behaviour`, for `Examined`."""
         metric, rows, first = self._task.metric, self.rows(kept, split), self.rows(baseline, split)
         retention = quality.retention(metric, rows, first, confidence=confidence, split=split)
         drop = retention if retention.kind == "drop" else quality.retention(metric, rows, first, confidence=confidence, split=split, as_drop=True)
-        return {"retention": retention, "drop": drop}
+        behaviour = Behaviour(metric=metric, candidate=rows, baseline=first, masks=self.slices(split), split=split, confidence=confidence)
+        return {"retention": retention, "drop": drop, "behaviour": behaviour}
 
     def examined(self, kept: Kept, *, split: str, latency: Latency | None = None, baseline: Kept | None = None, confidence: float | None = None, memory: bool = False) -> Examined:
         """All that is known of an artifact, gathered; against a baseline also what it keeps of it."""

@@ -13,13 +13,13 @@ import numpy as np
 from limbeck.core.candidate import Candidate, TorchForm
 from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import ConfigError, RunError
-from limbeck.core.plan import Plan
+from limbeck.core.plan import CACHE_BYTES, Plan
 from limbeck.core.task import Task
 from limbeck.core.technique import Budget, Log, Signals
 from limbeck.evaluation import quality
 from limbeck.mechanics.build import rebuild, runnable
-from limbeck.mechanics.data import batch_of
-from limbeck.mechanics.signals import DENSE_LIMIT, CachedTeacher, LiveTeacher
+from limbeck.mechanics.live import LiveTeacher
+from limbeck.pipeline.answers import Answers
 from limbeck.pipeline.context import FileCheckpoint, RunContext, StageRng
 from limbeck.pipeline.crash import Crashes
 from limbeck.pipeline.examiner import Examiner
@@ -42,6 +42,7 @@ class Request:
     root: Path = Path("runs")
     seed: int = 0
     timing_seconds: float = 2.0  # for each artifact, each time that it is timed
+    cache_bytes: int = CACHE_BYTES  # of disk for the teacher's answers
     run_file: Path | None = None  # that asked for it, and `entry`, the task's in it: whoever reports finds the data again
     entry: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)  # of the environment, those that had an effect
@@ -70,14 +71,11 @@ class Run:
 
     @cached_property
     def signals(self) -> Signals:
-        """The teacher's answers: cached if a sample's fit, else live."""
+        """The teacher's answers: cached where they fit, else live."""
         live = LiveTeacher(self.task, runnable(self.teacher.form, self.task))
-        outputs = live.teacher(np.array([0, 1]), 0, *_arguments(self.task))
-        if any(v[0].numel() > DENSE_LIMIT for v in outputs.values()):
-            return live
         views = self.task.views.recipe() if self.task.views else None
         identity = {"teacher": self.teacher_object, "data": self.fingerprints["train"], "code": self.fingerprints["code"], "views": views}
-        return CachedTeacher(self.folder / "cache" / digest(identity)[:16], live, identity, progress=self.log.progress, stop=self.stop)
+        return Answers(live, self.folder / "cache", identity, self.request.cache_bytes, self.log, self.journal, self.stop)
 
     def checkpoint(self, key: str, scope: str) -> FileCheckpoint:
         """Where training under this key leaves its state."""
@@ -111,12 +109,6 @@ class Run:
     def time(self, candidate: Candidate) -> float:
         """Median milliseconds of the exported candidate on the target."""
         return float(np.median(self.examiner.latencies([self.examiner.keep(candidate, "a probe")])[0].samples))
-
-
-def _arguments(task: Task) -> tuple[tuple, dict]:
-    from limbeck.mechanics.data import arguments
-
-    return arguments(task, batch_of(task, "train", [0, 1]))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from limbeck.core.errors import ConfigError, RunError
 from limbeck.core.evidence import Latency, Status, Verdict, exit_code, worst
 from limbeck.core.files import write
 from limbeck.core.seal import sealed
-from limbeck.evaluation.gates import Examined, at_most, percentile_at_most, percentiles, speedup
+from limbeck.evaluation.gates import LATENCIES, Examined, at_most, percentile_at_most, percentiles, speedup
 from limbeck.package.evidence import Elsewhere, parsed, read_evidence
 from limbeck.package.manifest import artifact_hash
 from limbeck.pipeline.journal import FIRST, Journal, line_hash
@@ -127,7 +127,7 @@ def judged(verdicts: Iterable[Verdict], measured: Elsewhere | None) -> tuple[Ver
 
 def _one(verdict: Verdict, measured: Elsewhere | None) -> Verdict:
     gate, limit = verdict.gate, verdict.limit
-    if gate not in ("latency_p50_ms", "latency_p90_ms", "speedup_p50", "peak_memory_bytes") or limit is None:
+    if gate not in (*LATENCIES, "speedup_p50", "peak_memory_bytes") or limit is None:
         return verdict
     if measured is None:
         return Verdict(gate=gate, status=Status.UNVERIFIED, limit=limit, reason=WAITING)
@@ -137,7 +137,7 @@ def _one(verdict: Verdict, measured: Elsewhere | None) -> Verdict:
         if measured.baseline_latency is None:
             return Verdict(gate=gate, status=Status.UNVERIFIED, limit=limit, reason=NO_BASELINE)
         return speedup(measured.baseline_latency, measured.latency, limit, gate=gate)
-    return percentile_at_most(measured.latency, limit, q=0.5 if gate == "latency_p50_ms" else 0.9, gate=gate)
+    return percentile_at_most(measured.latency, limit, q=LATENCIES[gate], gate=gate)
 
 
 def _judged_again(run: Past, journal: Journal, *, used: bool) -> dict[str, Any]:

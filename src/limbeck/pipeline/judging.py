@@ -12,6 +12,7 @@ from limbeck.core.errors import TaskError
 from limbeck.core.evidence import exit_code, worst
 from limbeck.core.foreign import users_code
 from limbeck.core.task import Task
+from limbeck.evaluation import behaviour
 from limbeck.evaluation.subject import judge, of_path, of_task
 from limbeck.intake.fingerprint import fingerprint
 from limbeck.intake.load import load_task
@@ -78,6 +79,7 @@ def _subject(judged: Any) -> dict[str, Any]:
         **examined.evidence.summary(),
         "metric_interval": examined.metric_interval,
         "retention": vars(examined.retention) if examined.retention else None,
+        "behaviour": behaviour.summary(examined.behaviour) if examined.behaviour else None,
         "agreement": dict(judged.agreement) if judged.agreement else None,
         "ratios": {"size": judged.size_ratio, "speedup_p50": vars(judged.speedup)} if judged.speedup else None,
         "verdicts": [{k: v for k, v in vars(x).items() if v is not None} for x in judged.verdicts],

@@ -17,6 +17,7 @@ from limbeck.core.foreign import users_code
 from limbeck.core.plan import Stage, illegal
 from limbeck.core.task import Task
 from limbeck.core.technique import Card, Log
+from limbeck.evaluation import slices
 from limbeck.evaluation.gates import Examined, Floor, contract_verdicts, violation
 from limbeck.intake.answers import check_answers, check_labels_for
 from limbeck.intake.checks import check
@@ -50,6 +51,7 @@ def carry_out(request: Request, *, log: Log, stop: Callable[[], bool] = lambda: 
     for stage in request.plan.stages:
         parse(cards[stage.technique].config, stage.config, where=f"{stage.title}.config")
     with Leaving(stop)("the checks of the task"):
+        slices.check_named(request.task, request.contract)
         task, fingerprints = _checked(request.task, log)
         teacher = teacher_candidate(task)
         preprocess_data(task)

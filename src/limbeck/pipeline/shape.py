@@ -27,6 +27,7 @@ class Optional:
     shape: Any
 
 
+KEPT = {"value": float, "low": float, "kind": str}
 METRIC = {"name": Maybe(str), "value": Maybe(float)}
 MODEL: Mapping[str, Any] = {
     "metric": METRIC,
@@ -39,7 +40,16 @@ MODEL: Mapping[str, Any] = {
     "artifact": str,
     "runtime": str,
     "threads": int,
-    "retention": Optional({"value": float, "low": float, "kind": str}),
+    "retention": Optional(KEPT),
+}
+SLICE = {"name": str, "samples": int, "baseline": Maybe(float), "candidate": Maybe(float), "retention": Maybe(KEPT), "note": str}
+RELIABILITY = {"ece": float, "high": Maybe(float), "samples": int, "bins": [{"confidence": float, "accuracy": float, "count": int}]}
+BEHAVIOUR = {
+    "slices": [SLICE],
+    "slices_note": str,
+    "flips": Maybe({"samples": int, "lost": int, "won": int, "lost_share": float, "lost_high": float}),
+    "calibration": Maybe({"candidate": RELIABILITY, "baseline": Maybe(RELIABILITY)}),
+    "agreement": Maybe(float),
 }
 VERDICT = {"gate": str, "status": str, "reason": str, "limit": Optional(float), "measured": Optional(float)}
 STAGE = {"name": str, "technique": str, "verdict": str, "verdicts": [VERDICT], "seconds": float, "tries": int, "error": Maybe(str)}
@@ -50,7 +60,8 @@ FINISHED = {
     "final": MODEL,
     "control": Maybe(MODEL),
     "control_note": Maybe(str),
-    "retention": Maybe({"value": float, "low": float, "kind": str}),
+    "retention": Maybe(KEPT),
+    "behaviour": Optional(BEHAVIOUR),
     "ratios": {"size": float, "latency_p50": Maybe(float)},
     "contract": [VERDICT],
     "closest": Maybe({"stage": str, "violation": float}),

@@ -14,7 +14,7 @@ from limbeck.core.errors import Refusal
 from limbeck.core.evidence import Verdict, exit_code, worst
 from limbeck.core.fields import to_dict
 from limbeck.core.secrets import masked
-from limbeck.evaluation import environment
+from limbeck.evaluation import behaviour, environment
 from limbeck.evaluation.gates import Examined
 from limbeck.pipeline import imported
 from limbeck.pipeline.folder import Run
@@ -47,6 +47,7 @@ def finished(
         "control": control.evidence.summary() | {"retention": _retention(control)} if control else None,
         "control_note": why_no_control or None,
         "retention": _retention(final),
+        "behaviour": behaviour.summary(final.behaviour) if final.behaviour else None,
         "ratios": {"size": baseline.evidence.size_bytes / final.evidence.size_bytes, "latency_p50": _ratio(baseline, final, "p50"), "latency_p90": _ratio(baseline, final, "p90")},
         "contract": [verdict_data(v) for v in verdicts],
         "stages": [stage_data(r) for r in results],

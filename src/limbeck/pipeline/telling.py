@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from limbeck.core.contract import flat
 from limbeck.core.errors import ConfigError, LimbeckError
 from limbeck.core.files import write
 from limbeck.core.task import Task
@@ -83,6 +84,8 @@ def _finished(past: Past, summary: Mapping[str, Any], asked: Mapping[str, Any], 
         timings=timed[0] if timed else Missing("Nothing was timed at the verdict: the target is another device, or the timing is not in this run."),
         flips=Missing(UNCHANGED) if unchanged else flips.flips(rows[0], rows[1], shower),
         confusion=flips.confusion(rows[0], rows[1], shower),
+        slices=chapters.slices(summary),
+        calibration=chapters.calibration(summary),
         curves=chapters.curves(past, marks.get("control")),
         profiles=chapters.profiles(past, [(n, m) for n, m in marks.items() if m and n != "control"]),
         elsewhere=chapters.elsewhere(summary.get("imported") or ()),
@@ -147,7 +150,7 @@ def _under_way(past: Past, asked: Mapping[str, Any]) -> Story:
         state=past.state,
         metric_name="metric",
         headline=Headline(reason=broke, fix="Start the run's command again to go on." if past.state == "interrupted" else ""),
-        **_limits_so_far(past, {k: v for k, v in asked.get("contract", {}).items() if v is not None}),
+        **_limits_so_far(past, flat(asked.get("contract", {}))),
         steps=chapters.steps_of_journal(past, asked.get("plan", {})),
         judged=(),
         validation=_baseline(past, None, None),

@@ -17,16 +17,17 @@ from limbeck.core.fields import parse, to_dict
 from limbeck.core.plan import Plan
 from limbeck.core.technique import Card
 from limbeck.evaluation.environment import versions
-from limbeck.evaluation.gates import contract_verdicts
+from limbeck.evaluation.gates import LATENCIES, contract_verdicts
 from limbeck.mechanics.build import runnable
 from limbeck.mechanics.data import arguments, batch_of, predict
+from limbeck.mechanics.signals import DENSE_LIMIT
 from limbeck.pipeline.examiner import Kept
 from limbeck.pipeline.folder import Run
 from limbeck.pipeline.guard import Structure, needs, refusal, trainings_of
 from limbeck.pipeline.stage import Standing
 from limbeck.pipeline.store import digest
 
-TIMED = ("latency_p50_ms", "latency_p90_ms", "speedup_p50")
+TIMED = (*LATENCIES, "speedup_p50")
 DEVICE = (*TIMED, "peak_memory_bytes")  # what only the device itself can tell
 HALF = 2  # bytes of an answer in the teacher's cache
 MARGIN = 1.05  # what a relaxation is offered above the floor
@@ -99,6 +100,7 @@ def _too_large(run: Run, plan: Plan, cards: Mapping[str, Card], twin: Mapping[st
     teacher, *structures = (Structure(**x) for x in twin["structures"])
     views = run.task.views.versions if run.task.views else 1
     answers = HALF * twin["answer_values"] * views * len(run.task.split("train"))
+    answers = answers if twin["answer_values"] <= DENSE_LIMIT and answers <= run.request.cache_bytes else 0  # else chosen by what the disk has room for
     wanted = []
     for stage, structure in zip(plan.stages, structures, strict=True):
         trainings = trainings_of(stage, parse(cards[stage.technique].config, stage.config, where=f"{stage.title}.config"))

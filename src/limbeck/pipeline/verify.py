@@ -162,7 +162,7 @@ def _measurements(seen: _Pass) -> dict[str, dict[str, Any]]:
         if not _named(path, data):
             seen.bad(path, "is the record of another measurement than its name says")
         content = seen.parsed(data.get("object"), by=by)
-        if data.get("kind") == "rows" and isinstance(content, dict):
+        if data.get("kind") in ("rows", "slices") and isinstance(content, dict):
             seen.object(content.get("rows"), by=by)
         if data.get("kind") == "export" and isinstance(content, dict):
             record = content.get("artifact")

@@ -11,6 +11,7 @@ from limbeck.report.scales import Scale, fitted
 from limbeck.report.story import Kept, Limit
 
 WIDTH, HEIGHT = 150, 30
+KEPT = ("retention", "slice_retention", "worst_slice_retention", "max_drop", "slice_drop", "worst_slice_drop")
 WORDS = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "ANOMALOUS": "!", "UNVERIFIED": "–", "REFUSED": "✕"}
 
 
@@ -50,9 +51,9 @@ def interval(limit: Limit) -> str:
     if low is not None and high is not None:
         return f"{figures.of_gate(limit.gate, low)} to {figures.of_gate(limit.gate, high)}"
     if low is None:
-        return figures.NONE
-    if limit.gate in ("retention", "max_drop"):
-        return figures.bound(Kept(value=low, bound=low, kind="ratio" if limit.gate == "retention" else "drop"))
+        return figures.NONE if high is None else f"at most {figures.of_gate(limit.gate, high)}"
+    if figures.option(limit.gate) in KEPT:
+        return figures.bound(Kept(value=low, bound=low, kind="drop" if figures.option(limit.gate) in figures.AT_MOST else "ratio"))
     return f"at least {figures.of_gate(limit.gate, low)}"
 
 
@@ -65,7 +66,7 @@ def bullet(limit: Limit) -> Node:
     values = [limit.measured, limit.limit, low, high]
     spread = min(values) > 0 and max(values) / min(values) > 3
     scale: Scale = fitted(values, 6, WIDTH - 6, log=spread)
-    allowed = (6.0, scale(limit.limit)) if limit.gate in figures.AT_MOST else (scale(limit.limit), WIDTH - 6.0)
+    allowed = (6.0, scale(limit.limit)) if figures.option(limit.gate) in figures.AT_MOST else (scale(limit.limit), WIDTH - 6.0)
     parts = [
         box(allowed[0], 8, allowed[1] - allowed[0], 14, "allowed"),
         line(6, 15, WIDTH - 6, 15, "axis"),

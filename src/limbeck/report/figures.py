@@ -13,17 +13,30 @@ TITLES = {
     "retention": "Quality kept",
     "metric": "Metric",
     "max_drop": "Largest drop",
+    "slice_retention": "Quality kept in slice",
+    "worst_slice_retention": "Quality kept in the worst slice",
+    "slice_drop": "Largest drop in slice",
+    "worst_slice_drop": "Largest drop in the worst slice",
+    "max_flips": "Right before, wrong now",
+    "max_ece": "Calibration error",
     "size_bytes": "Size",
     "size_ratio": "Times smaller",
     "download_bytes": "Download size",
     "latency_p50_ms": "Median latency",
     "latency_p90_ms": "90th percentile latency",
+    "latency_p99_ms": "99th percentile latency",
     "speedup_p50": "Times faster",
     "peak_memory_bytes": "Peak memory",
     "pays": "Pays for itself",
     "not slower": "Not slower",
 }
-AT_MOST = frozenset({"max_drop", "size_bytes", "download_bytes", "latency_p50_ms", "latency_p90_ms", "peak_memory_bytes"})
+AT_MOST = frozenset(
+    {
+        *("max_drop", "slice_drop", "worst_slice_drop", "max_flips", "max_ece"),
+        *("size_bytes", "download_bytes", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "peak_memory_bytes"),
+    }
+)
+SHARES = frozenset({"retention", "slice_retention", "worst_slice_retention", "max_flips", "max_ece"})
 
 
 def size(value: float | None) -> str:
@@ -102,15 +115,21 @@ def of_gate(gate: str, value: float | None) -> str:
         return milliseconds(value)
     if gate in ("size_ratio", "speedup_p50", "pays", "not slower"):
         return times(value)
-    return percent(value) if gate == "retention" else plain(value)
+    return percent(value) if option(gate) in SHARES else plain(value)
 
 
 def asked(gate: str, limit: float | None) -> str:
-    return NONE if limit is None else f"{'at most' if gate in AT_MOST else 'at least'} {of_gate(gate, limit)}"
+    return NONE if limit is None else f"{'at most' if option(gate) in AT_MOST else 'at least'} {of_gate(gate, limit)}"
 
 
 def title(gate: str) -> str:
-    return TITLES.get(gate, gate)
+    name = gate.partition(".")[2]
+    return TITLES.get(option(gate), option(gate)) + (f" {name}" if name else "") if option(gate) in TITLES else gate
+
+
+def option(gate: str) -> str:
+    """The option of the contract that a gate answers: of `slice_retention.night` the part before the slice."""
+    return gate.partition(".")[0]
 
 
 def trimmed(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from limbeck.core.errors import RunError
-from limbeck.report import closing, contract, headline, journey, layers, mistakes, samples
+from limbeck.report import calibration, closing, contract, headline, journey, layers, mistakes, samples, slices
 from limbeck.report.charts import both_widths, figure, table
 from limbeck.report.curves import curve
 from limbeck.report.distributions import TAIL, distributions
@@ -69,8 +69,10 @@ def _sections(story: Story, most_samples: int, most_layers: int) -> list[Section
         ("contract", "Contract", _contract(story)),
         ("stages", "Stage by stage", journey.journey(story)),
         ("latencies", "Latency", [*_told(story.timings, _timings), _elsewhere(story.elsewhere)]),
+        ("slices", "Slices", _told(story.slices, slices.slices)),
         ("flips", "Samples that changed", _told(story.flips, lambda told: _flips(told, most_samples))),
         ("confusion", "Confusion", _told(story.confusion, _confusion)),
+        ("calibration", "Calibration", _told(story.calibration, calibration.calibration)),
         ("training", "Training", _told(story.curves, lambda told: [curve(f"curve-{i}", c, story.metric_name) for i, c in enumerate(told)])),
         ("profile", "Profile", [*_told(story.profiles, lambda told: layers.profiles(told, most_layers)), el("h3", None, "Kernels"), layers.kernels(models)]),
         ("environment", "Environment and data", closing.environment(story)),

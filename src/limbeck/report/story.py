@@ -201,6 +201,45 @@ class Pairs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """One slice of test: both metrics, and what is kept of the baseline's; None with a note that says why."""
+
+    name: str
+    samples: int
+    baseline: float | None = None
+    final: float | None = None
+    kept: Kept | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slices:
+    """Every slice, with bounds that hold together at this confidence; `whole` is the split itself, `agreement` a share of equal answers."""
+
+    parts: tuple[Part, ...]
+    confidence: float
+    whole: Kept | None = None
+    agreement: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """One model's expected calibration error with its upper bound, and its bins: mean confidence, share right, samples."""
+
+    name: str
+    ece: float
+    high: float | None
+    bins: tuple[tuple[float, float, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Baseline and final, or final alone."""
+
+    models: tuple[Reliability, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Curve:
     """One training: a value an epoch, by name. `validation` is apart, as it is a metric and no loss."""
 
@@ -263,6 +302,8 @@ class Story:
     environment: tuple[tuple[str, str], ...]
     fingerprints: tuple[tuple[str, str], ...]
     reproduce: Reproduce
+    slices: Slices | Missing = Missing("Slices are judged with the contract, on test; this run has none, or did not come so far.")
+    calibration: Calibration | Missing = Missing("Calibration is judged with the contract, on test; this run did not come so far, or keeps no confidences.")
     elsewhere: tuple[Elsewhere, ...] = ()
     control_note: str = ""
     chosen_note: str = ""  # why the final isn't the last that passed

@@ -16,6 +16,8 @@ import numpy as np
 
 from limbeck.core.errors import ConfigError
 
+MOST = 10_000_000  # samples; who needs more will never know
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -168,6 +170,30 @@ def proportion_bounds(right: int, total: int, confidence: float = 0.95) -> tuple
     low = float(betaincinv(right, total - right + 1, 1 - confidence)) if right else 0.0
     high = float(betaincinv(right + 1, total - right, confidence)) if right < total else 1.0
     return low, high
+
+
+def share_samples_needed(count: int, total: int, limit: float, confidence: float = 0.95) -> int | None:
+    """How many samples, with the share seen so far, would bring the upper bound of `proportion_bounds` to the limit.
+
+    None if the share itself isn't below the limit, or ten million would not do. Give or take one, as shares are rounded.
+    """
+    share = count / total
+
+    def settled(n: int) -> bool:
+        return proportion_bounds(math.ceil(share * n - 1e-9), n, confidence)[1] <= limit
+
+    if share >= limit:
+        return None
+    high = total
+    while not settled(high):
+        high *= 2
+        if high > MOST:
+            return None
+    low = max(total, high // 2)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if settled(middle) else (middle + 1, high)
+    return low
 
 
 def quantile(confidence: float) -> float:

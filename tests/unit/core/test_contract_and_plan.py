@@ -1,14 +1,16 @@
 """Contracts, verdicts, and the legality of an order."""
 
+import json
 from dataclasses import dataclass
 
 import pytest
 
 from limbeck.core.candidate import Blueprint
-from limbeck.core.contract import Contract
+from limbeck.core.contract import Contract, flat
 from limbeck.core.errors import ConfigError
 from limbeck.core.evidence import Status, Verdict, exit_code, worst
 from limbeck.core.facts import Fact
+from limbeck.core.fields import parse, to_dict
 from limbeck.core.plan import Plan, Recovery, Stage, illegal
 from limbeck.core.technique import Candidate, Context, Outcome, card_of, technique
 from limbeck.techniques import cards
@@ -22,6 +24,29 @@ def test_a_contract_limits_something():
     with pytest.raises(ConfigError, match="must limit something"):
         Contract()
     assert Contract(retention=0.97).limits() == {"retention": 0.97}
+
+
+def test_a_limit_on_a_slice_goes_by_its_name_and_survives_the_way_to_disk():
+    contract = parse(Contract, {"slice_retention": {"night": "95 %", "a.b = c": 1}, "slice_drop": {"night": 0.1}, "max_flips": "2 %"}, where="contract")
+    assert contract.limits() == {"slice_retention.night": 0.95, "slice_retention.a.b = c": 1.0, "slice_drop.night": 0.1, "max_flips": 0.02}
+    assert parse(Contract, json.loads(json.dumps(to_dict(contract))), where="contract") == contract
+    assert flat(to_dict(contract)) == contract.limits() | {"confidence": 0.95}
+    with pytest.raises(ConfigError, match="must limit something"):
+        Contract(slice_retention={})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [
+        ("latency_p50_ms", "latency_p90_ms", "No median lies above the 90th"),
+        ("latency_p90_ms", "latency_p99_ms", "No 90th percentile lies above the 99th"),
+        ("latency_p50_ms", "latency_p99_ms", "No median"),
+    ],
+)
+def test_percentiles_that_contradict_each_other_are_refused(low, high, says):
+    with pytest.raises(ConfigError, match=f"contract.{low} must be at most {high}.*{says}"):
+        Contract(**{low: 3.0, high: 2.0})
+    Contract(**{low: 2.0, high: 2.0})
 
 
 @pytest.mark.parametrize(("name", "value"), [("retention", -0.1), ("size_bytes", 0), ("speedup_p50", 0.0), ("confidence", 1.0), ("size_bytes", 1.5)])

@@ -13,7 +13,12 @@ from limbeck.intake.runfile import TABLES
 def test_every_option_of_the_three_tables_has_a_variable():
     found = variables(TABLES)
     assert {"LIMBECK_RUN_ROOT", "LIMBECK_TARGET_THREADS", "LIMBECK_CONTRACT_SIZE_BYTES"} <= found.keys()
-    assert len(found) == sum(len(fields_of(config)) for config in TABLES.values())
+    assert len(found) == sum(not option.is_table for config in TABLES.values() for option in fields_of(config))
+
+
+def test_an_option_that_is_a_table_has_none_and_says_so():
+    with pytest.raises(ConfigError, match="CONTRACT_SLICE_RETENTION is no variable .* is a table, which one value can't say. Write it in the run file"):
+        check_known(TABLES, {"LIMBECK_CONTRACT_SLICE_RETENTION": "0.9"})
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Configs as data: parsing, messages, schema."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from limbeck.core.errors import ConfigError
-from limbeck.core.fields import Hint, Range, fields_of, json_schema, parse, table, to_dict, validate
+from limbeck.core.fields import Hint, Range, Unit, fields_of, json_schema, parse, table, to_dict, validate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +74,27 @@ def test_schema_and_table_derive_from_the_same_fields():
     assert schema["properties"]["mode"]["enum"] == ["a", "b"]
     rows = table(Outer).splitlines()
     assert len(rows) == 2 + len(fields_of(Outer)) and "| `ratio` | a number | `0.5` | in [0, 1) | a fraction |" in rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tabled:
+    each: Annotated[Mapping[str, float] | None, Range(0, 1), Unit((("%", "0.01"),), "97 %"), "a share for each name"] = None
+    free: Annotated[Mapping[str, Any], "anything"] = field(default_factory=dict)
+
+
+def test_a_table_of_names_holds_values_that_keep_the_rules_of_its_option():
+    config = parse(Tabled, {"each": {"a b": "50 %", "c": 1}, "free": {"x": [1]}}, where="t")
+    assert config.each == {"a b": 0.5, "c": 1.0} and parse(Tabled, to_dict(config), where="t") == config
+    wrong = [({"a": 2}, "t.each.a must be in [0, 1], got 2"), ({"a": "5 MB"}, "t.each.a must be a number, or text in %")]
+    for bad, says in (*wrong, (0.5, "t.each must be a table"), ({"a": None}, "t.each.a must be")):
+        with pytest.raises(ConfigError, match=re.escape(says)):
+            parse(Tabled, {"each": bad}, where="t")
+    assert [f.is_table for f in fields_of(Tabled)] == [True, True] and not any(f.is_table for f in fields_of(Outer))
+
+
+def test_a_table_of_names_in_schema_and_docs():
+    schema = json_schema(Tabled)["properties"]
+    entry = schema["each"]["anyOf"][0]["additionalProperties"]
+    assert (entry["minimum"], entry["maximum"]) == (0, 1) and {"type": "null"} in schema["each"]["anyOf"] and "minimum" not in schema["each"]
+    assert schema["free"]["type"] == "object" and "additionalProperties" not in schema["free"]
+    assert "table, each entry a number, or none" in table(Tabled)

@@ -92,12 +92,12 @@ def test_structure_for_those_who_hear_it(read):
 
 def test_every_section_is_there_or_says_why(read):
     names = [a["id"] for a in read.all("h2")]
-    assert names == ["contract", "stages", "latencies", "flips", "confusion", "training", "profile", "environment", "reproduce"]
+    assert names == ["contract", "stages", "latencies", "slices", "flips", "confusion", "calibration", "training", "profile", "environment", "reproduce"]
 
 
 def test_what_is_missing_is_said_where_it_would_stand():
     text = " ".join(Read(page(nothing())).text)
-    assert text.count("Nothing is known of this.") == 5 and "Interrupted: there is no verdict yet." in text
+    assert text.count("Nothing is known of this.") == 7 and "Interrupted: there is no verdict yet." in text
     assert "It was stopped." in text and "Way out:" in text and "nan" not in text.lower().split() and "None" not in text
 
 

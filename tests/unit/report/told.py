@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from limbeck.report.story import (
+    Calibration,
     Confusion,
     Curve,
     Elsewhere,
@@ -16,10 +17,13 @@ from limbeck.report.story import (
     Limit,
     Missing,
     Model,
+    Part,
     Picture,
     Profile,
+    Reliability,
     Reproduce,
     Sample,
+    Slices,
     Step,
     Story,
     Timing,
@@ -81,6 +85,23 @@ def everything() -> Story:
         ),
         flips=Flips(samples=100, both_right=80, both_wrong=10, lost=told, won=told[:1], lost_total=4, won_total=6, p_value=0.5),
         confusion=Confusion(classes=(EVIL, "b"), before=counts, after=((4, 2), (1, 3))),
+        slices=Slices(
+            parts=(
+                Part(name=EVIL, samples=80, baseline=0.9, final=0.8, kept=Kept(value=0.89, bound=0.8)),
+                Part(name="day", samples=400, baseline=0.9, final=0.9, kept=Kept(value=1.0, bound=0.97)),
+                Part(name="dusk", samples=60, baseline=0.0, final=0.1, kept=Kept(value=-0.1, bound=0.02, kind="drop")),
+                Part(name="none", samples=0, note=EVIL),
+            ),
+            confidence=0.95,
+            whole=Kept(value=0.98, bound=0.96),
+            agreement=0.97,
+        ),
+        calibration=Calibration(
+            models=(
+                Reliability(name="baseline", ece=0.02, high=0.03, bins=((0.5, 0.5, 30), (0.9, 0.88, 31))),
+                Reliability(name="final", ece=0.08, high=None, bins=((0.99, 0.9, 61),)),
+            )
+        ),
         curves=(Curve(title=EVIL, epochs=epochs, terms={"loss": (3.0, 2.0, None), EVIL: (1.0, 1.0, 1.0)}, validation=(0.1, None, 0.3), note=EVIL),),
         profiles=(Profile(name="baseline", layers=layers, parameters=15, macs=25), Profile(name="final", layers=NOTHING)),
         environment=(("system", EVIL), (EVIL, "1")),
@@ -95,5 +116,5 @@ def everything() -> Story:
 def nothing() -> Story:
     """A run of which next to nothing is known."""
     bare = {"headline": Headline(reason="It was stopped.", fix="Start it again."), "contract": (), "steps": (), "judged": (), "validation": None, "elsewhere": ()}
-    gaps = dict.fromkeys(("timings", "flips", "confusion", "curves", "profiles"), NOTHING)
+    gaps = dict.fromkeys(("timings", "slices", "flips", "confusion", "calibration", "curves", "profiles"), NOTHING)
     return replace(everything(), state="interrupted", environment=(), fingerprints=(), control_note="", contract_note="", **bare, **gaps)

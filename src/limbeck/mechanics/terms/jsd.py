@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from limbeck.core.errors import ConfigError
 from limbeck.core.fields import Range
 from limbeck.mechanics.objective import Seen, Term
-from limbeck.mechanics.terms.logits import Standardize, Temperature, logits_of
+from limbeck.mechanics.sparse import kd_top_rows
+from limbeck.mechanics.terms.logits import Standardize, Temperature, logits_of, softened_of
 
 
 def jsd(
@@ -35,11 +36,15 @@ def jsd(
     if skew and 0 < beta < 1:
         raise ConfigError(f"jsd.skew must be 0 with a beta between 0 and 1, got skew {skew!r} and beta {beta!r}. Skew a KL: beta = 0 or 1.")
 
+    forward = beta == 0 and not skew and not standardize
+
     def term(seen: Seen) -> Tensor:
+        if forward and (top := softened_of(seen, "jsd", temperature)):
+            return top.mean(kd_top_rows(top.student, top.ids, top.teacher, temperature=temperature))
         logits = logits_of(seen, "jsd", standardize=standardize)
         return logits.mean(jsd_rows(logits.student, logits.teacher, beta=beta, skew=skew, temperature=temperature))
 
-    return Term("jsd", term, teacher=True)
+    return Term("jsd", term, teacher=True, reads=temperature if forward else "outputs")
 
 
 def jsd_loss(

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from limbeck.core.errors import ConfigError
 from limbeck.core.fields import Range
 from limbeck.mechanics.objective import Seen, Term
-from limbeck.mechanics.terms.logits import logits_of
+from limbeck.mechanics.sparse import kd_top_rows
+from limbeck.mechanics.terms.logits import logits_of, softened_of
 
 
 def kd(
@@ -29,10 +30,12 @@ def kd(
         raise ConfigError(f"kd.temperature must be > 0, got {temperature!r}. 4 is usual; 1 leaves the probabilities as they are.")
 
     def term(seen: Seen) -> Tensor:
+        if top := softened_of(seen, "kd", temperature):
+            return top.mean(kd_top_rows(top.student, top.ids, top.teacher, temperature=temperature))
         logits = logits_of(seen, "kd", standardize=standardize)
         return logits.mean(kd_rows(logits.student, logits.teacher, temperature=temperature))
 
-    return Term("kd", term, teacher=True)
+    return Term("kd", term, teacher=True, reads="outputs" if standardize else temperature)
 
 
 def kd_loss(student: Float[Tensor, "batch classes"], teacher: Float[Tensor, "batch classes"], *, temperature: float = 4.0) -> Float[Tensor, ""]:

@@ -13,6 +13,7 @@ from limbeck.core.errors import TaskError
 from limbeck.core.fields import Range
 from limbeck.mechanics.data import labels
 from limbeck.mechanics.objective import Seen
+from limbeck.mechanics.sparse import TOP_CLASSES, TOP_IDS, top_name
 from limbeck.mechanics.terms.correlation import standardized
 from limbeck.mechanics.terms.task_loss import IGNORED, in_range, main_output
 
@@ -53,6 +54,36 @@ def paired(seen: Seen, name: str, student: Tensor, teacher: Tensor, *, standardi
     if standardize:
         s, t = standardized(s), standardized(t)
     return Logits(s, t, weight, label)
+
+
+@dataclass(frozen=True)
+class Softened:
+    """The student's logits, and the teacher's k largest log probabilities with the tail's, as a sparse cache gives them."""
+
+    student: Float[Tensor, "rows classes"]
+    ids: Int[Tensor, "rows k"]
+    teacher: Float[Tensor, "rows k+1"]
+    weight: Float[Tensor, " rows"]
+
+    def mean(self, losses: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
+        """As `Logits.mean`."""
+        return (losses * self.weight).sum()
+
+
+def softened_of(seen: Seen, name: str, temperature: float) -> Softened | None:
+    """What a sparse cache says at this temperature, row by row; None if the teacher's answers don't come from one.
+
+    Raises: TaskError if the student's classes or rows are others than the teacher's, with both shapes.
+    """
+    if (ids := seen.teacher.get(TOP_IDS)) is None:
+        return None
+    student, teacher = main_output(seen.task, seen.student), seen.teacher[top_name(temperature)]
+    theirs = (*ids.shape[:-1], int(seen.teacher[TOP_CLASSES]))
+    if tuple(student.shape) != theirs:
+        raise TaskError(f"{name} needs class logits of one shape, got student {tuple(student.shape)} and teacher {theirs}. {_way(student, torch.empty(theirs, device='meta'))}")
+    kept, weight, _ = rows_of(seen, name, student, labelled=False)
+    s, i, t = (x.flatten(0, -2) for x in (student, ids, teacher))
+    return Softened(s, i, t, weight) if kept.all() else Softened(s[kept], i[kept], t[kept], weight)  # rows of a vocabulary aren't copied for nothing
 
 
 def rows_of(seen: Seen, name: str, student: Tensor, *, labelled: bool) -> tuple[Tensor, Tensor, Tensor | None]:

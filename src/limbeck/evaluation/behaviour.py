@@ -1,0 +1,163 @@
+"""How a candidate answers, beyond its metric: slices, flips, calibration, agreement with the baseline. Worked out from kept rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from limbeck.core.evidence import Status, Verdict
+from limbeck.core.metric import Metric, Rows
+from limbeck.evaluation import quality, slices
+from limbeck.stats import calibration, paired
+
+NO_FLIPS = "flips need a metric that is the share of independent samples answered right"
+NO_CONFIDENCE = "calibration needs rows with a column 'confidence' (the probability of the predicted class) beside 'correct', or 'predicted' and 'target'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """The rows of an artifact on a split, those of its baseline, and the slices of the split. Nothing is worked out until it is asked for."""
+
+    metric: Metric
+    candidate: Rows
+    baseline: Rows | None
+    masks: slices.Masks
+    split: str
+    confidence: float
+
+    @property
+    def parts(self) -> slices.Parts | None:
+        """What slices are judged by; None where they can't be, for the reason that `no_slices` gives."""
+        if self.baseline is None or self.no_slices:
+            return None
+        return slices.Parts(metric=self.metric, candidate=self.candidate, baseline=self.baseline, masks=self.masks, split=self.split, confidence=self.confidence)
+
+    @property
+    def sliceable(self) -> bool:
+        """Whether there are slices, and each row is a sample."""
+        return bool(self.masks) and len(next(iter(self.masks.values()))) == len(next(iter(self.candidate.values())))
+
+    @property
+    def no_slices(self) -> str:
+        """Why slices can't be judged; empty where they can."""
+        if not self.masks:
+            return "the task has no slices"
+        if not self.sliceable:
+            rows, samples = (len(next(iter(m.values()))) for m in (self.candidate, self.masks))
+            return f"metric '{self.metric.name}' has {rows:,} rows for {samples:,} samples, so none can be told to belong to a slice"
+        return "a slice is judged against a baseline, and there is none" if self.baseline is None else ""
+
+    @property
+    def units(self) -> np.ndarray | None:
+        """What each row belongs to, where the metric names a unit."""
+        return self.candidate[self.metric.unit] if self.metric.unit else None
+
+    @property
+    def units_count(self) -> int:
+        return quality.units_of(self.metric, self.candidate)
+
+    @property
+    def counts(self) -> paired.Counts | None:
+        """Samples by who is right; None where the metric is no share of samples answered right."""
+        columns = [quality.right_or_wrong(self.metric, rows) for rows in (self.candidate, self.baseline) if rows is not None]
+        return paired.counts(columns[0], columns[1]) if len(columns) == 2 and all(c is not None for c in columns) else None
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of samples to which candidate and baseline give the same answer, right or wrong."""
+        if self.baseline is None:
+            return None
+        first, second = (_whole(rows, "predicted") for rows in (self.candidate, self.baseline))
+        return float((first == second).mean()) if first is not None and second is not None and len(first) else None
+
+
+def trust(rows: Rows | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """How sure a model was of each answer, and whether it was right; None where the rows don't say."""
+    if rows is None or "confidence" not in rows or rows["confidence"].ndim != 1 or not len(rows["confidence"]):
+        return None
+    answers, labels = _whole(rows, "predicted"), _whole(rows, "target")
+    correct = answers == labels if answers is not None and labels is not None else rows.get("correct")
+    if correct is None or not np.isin(correct, (0, 1)).all():
+        return None
+    return rows["confidence"].astype(np.float64), correct.astype(np.float64)
+
+
+def _whole(rows: Rows, name: str) -> np.ndarray | None:
+    column = rows.get(name)
+    return column if column is not None and column.ndim == 1 and column.dtype.kind in "iu" else None
+
+
+def max_flips(behaviour: Behaviour | None, limit: float) -> Verdict:
+    """The share of samples that were right and are wrong now, by its exact upper bound (Clopper and Pearson)."""
+    counts = behaviour.counts if behaviour else None
+    if behaviour is None or counts is None:
+        why = NO_FLIPS if behaviour and behaviour.baseline is not None else "flips are counted against a baseline, and there is none"
+        return Verdict(gate="max_flips", status=Status.UNVERIFIED, limit=limit, reason=why)
+    share, high = counts.n01 / counts.total, paired.proportion_bounds(counts.n01, counts.total, behaviour.confidence)[1]
+    sure = f"{counts.n01} of {counts.total} samples of {behaviour.split} were right and are wrong now, {behaviour.confidence:.0%} bound {high:.4f}"
+    facts = {"gate": "max_flips", "limit": limit, "measured": share, "high": high}
+    if high <= limit:
+        return Verdict(status=Status.PASS, reason=sure, **facts)
+    if share > limit:
+        return Verdict(status=Status.FAIL, reason=sure, **facts)
+    needed = paired.share_samples_needed(counts.n01, counts.total, limit, behaviour.confidence)
+    more = f"about {needed:,} samples would settle it" if needed else "it stands at the limit: no number of samples is sure to settle it"
+    return Verdict(status=Status.INCONCLUSIVE, reason=f"{sure}: {more}", samples_needed=needed, **facts)
+
+
+def max_ece(behaviour: Behaviour | None, limit: float) -> Verdict:
+    """The candidate's expected calibration error, by an upper bound of the bootstrap."""
+    own = trust(behaviour.candidate) if behaviour else None
+    if behaviour is None or own is None:
+        return Verdict(gate="max_ece", status=Status.UNVERIFIED, limit=limit, reason=NO_CONFIDENCE if behaviour else "calibration was not measured")
+    if (count := behaviour.units_count) < slices.LEAST:
+        reason = f"{count} samples of {behaviour.split}, and fewer than {slices.LEAST} say nothing of calibration"
+        return Verdict(gate="max_ece", status=Status.INCONCLUSIVE, limit=limit, reason=reason, samples_needed=slices.LEAST)
+    value, high = calibration.error_upper(own, level=behaviour.confidence, units=behaviour.units)
+    status = Status.PASS if high <= limit else Status.FAIL if value > limit else Status.INCONCLUSIVE
+    reason = f"calibration error {value:.4f} on {len(own[0])} samples of {behaviour.split}, {behaviour.confidence:.0%} bound {high:.4f}"
+    if status is Status.INCONCLUSIVE:
+        reason += "; more samples could settle it"
+    return Verdict(gate="max_ece", status=status, limit=limit, measured=value, high=high, reason=reason)
+
+
+def summary(behaviour: Behaviour) -> dict[str, Any]:
+    """All of it as `summary.json` shows it; what can't be told is null or empty."""
+    parts, known = behaviour.parts, ()
+    if parts:
+        known = slices.shown(parts)
+    elif behaviour.sliceable:
+        known = slices.alone(behaviour.metric, behaviour.candidate, behaviour.masks)
+    return {
+        "split": behaviour.split,
+        "confidence": behaviour.confidence,
+        "slices": [asdict(s) for s in known],
+        "slices_note": "" if parts else behaviour.no_slices,
+        "flips": _flips(behaviour),
+        "calibration": _calibration(behaviour),
+        "agreement": behaviour.agreement,
+    }
+
+
+def _flips(behaviour: Behaviour) -> dict[str, Any] | None:
+    counts = behaviour.counts
+    if counts is None:
+        return None
+    high = paired.proportion_bounds(counts.n01, counts.total, behaviour.confidence)[1]
+    return {"samples": counts.total, "lost": counts.n01, "won": counts.n10, "lost_share": counts.n01 / counts.total, "lost_high": high}
+
+
+def _calibration(behaviour: Behaviour) -> dict[str, Any] | None:
+    """Both errors, each with its upper bound and its bins."""
+    own, before = trust(behaviour.candidate), trust(behaviour.baseline)
+    if own is None:
+        return None
+    return {"candidate": _reliability(behaviour, own), "baseline": _reliability(behaviour, before) if before else None}
+
+
+def _reliability(behaviour: Behaviour, trusted: calibration.Trusted) -> dict[str, Any]:
+    enough = behaviour.units_count >= slices.LEAST
+    high = calibration.error_upper(trusted, level=behaviour.confidence, units=behaviour.units)[1] if enough else None
+    return {"ece": calibration.error(*trusted), "high": high, "samples": len(trusted[0]), "bins": [asdict(b) for b in calibration.bins(*trusted)]}

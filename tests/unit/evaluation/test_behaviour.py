@@ -1,0 +1,147 @@
+"""Flips, calibration and agreement: counted by hand, judged by bounds, never a pass where they can't be told."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from limbeck.core.contract import Contract
+from limbeck.core.evidence import Evidence, Status
+from limbeck.evaluation import behaviour
+from limbeck.evaluation.behaviour import Behaviour
+from limbeck.evaluation.gates import Examined, contract_verdicts
+from limbeck.intake import metrics
+from limbeck.pipeline.shape import BEHAVIOUR, _check
+from limbeck.stats.paired import proportion_bounds, share_samples_needed
+
+
+def answers(correct, confidence=None, classes=5) -> dict[str, np.ndarray]:
+    correct = np.asarray(correct, dtype=bool)
+    target = np.arange(len(correct)) % classes
+    made = {"correct": correct.astype(np.int8), "predicted": np.where(correct, target, (target + 1) % classes), "target": target}
+    return made | ({} if confidence is None else {"confidence": np.asarray(confidence, dtype=np.float64)})
+
+
+def of(candidate, baseline, metric=None, masks=None) -> Behaviour:
+    return Behaviour(metric=metric or metrics.accuracy(), candidate=candidate, baseline=baseline, masks=masks or {}, split="test", confidence=0.95)
+
+
+def only(contract, found: Behaviour | None):
+    evidence = Evidence(artifact="a", runtime="onnxruntime", threads=1, size_bytes=1, download_bytes=1)
+    (verdict,) = contract_verdicts(contract, metrics.accuracy(), candidate=Examined(evidence=evidence, behaviour=found), baseline=None)
+    return verdict
+
+
+def lost(n, count, won=0):
+    """A baseline that has all but `won` right, and a candidate that loses `count` of them."""
+    before = np.ones(n, dtype=bool)
+    before[n - won :] = False
+    after = before.copy()
+    after[:count] = False
+    after[n - won :] = True
+    return answers(after), answers(before)
+
+
+@pytest.mark.parametrize(("count", "status"), [(10, Status.PASS), (18, Status.INCONCLUSIVE), (21, Status.FAIL)])
+def test_flips_are_judged_by_their_exact_upper_bound(count, status):
+    verdict = only(Contract(max_flips=0.02), of(*lost(1000, count, won=500)))  # what is won doesn't pay for what is lost
+    assert verdict.status is status and verdict.measured == count / 1000
+    assert verdict.high == pytest.approx(proportion_bounds(count, 1000, 0.95)[1])
+    assert (verdict.samples_needed is not None) is (status is Status.INCONCLUSIVE)
+
+
+def test_no_flip_at_all_on_few_samples_proves_little():
+    assert only(Contract(max_flips=0.02), of(*lost(100, 0))).status is Status.INCONCLUSIVE
+    assert only(Contract(max_flips=0.02), of(*lost(149, 0))).status is Status.PASS  # 0.98^149 < 5 %
+
+
+def test_samples_that_would_settle_a_share():
+    needed = share_samples_needed(10, 1000, 0.015)
+    assert proportion_bounds(math.ceil(0.01 * needed), needed)[1] <= 0.015 < proportion_bounds(10, 1000)[1]
+    assert share_samples_needed(20, 1000, 0.02) is None and share_samples_needed(0, 10, 0.02) == 149
+
+
+@pytest.mark.parametrize("n", [149, 360, 872, 10_000])
+@pytest.mark.parametrize("limit", [0.005, 0.02, 0.1])
+def test_flips_at_the_limit_pass_in_at_most_one_of_twenty(n, limit):
+    """Summed exactly over every count that can occur."""
+    counts = [k for k in range(math.ceil(limit * n) + 1) if proportion_bounds(k, n, 0.95)[1] <= limit]
+    chance = float(binom.pmf(counts, n, limit).sum()) if counts else 0.0
+    assert chance <= 0.05 and (chance > 0.005 or limit * n < 5)
+
+
+def test_flips_need_a_share_of_independent_samples_and_a_baseline():
+    columns = answers(np.ones(200))
+    assert only(Contract(max_flips=0.02), of(columns, columns, metrics.macro_f1())).status is Status.UNVERIFIED
+    assert "no" in only(Contract(max_flips=0.02), of(columns, None)).reason
+    assert only(Contract(max_flips=0.02), None).status is Status.UNVERIFIED
+
+
+def test_agreement_counts_equal_answers_right_or_wrong():
+    first, second = answers([1, 1, 0, 0, 1]), answers([1, 0, 0, 0, 1])
+    assert of(second, first).agreement == 0.8
+    assert of({"error": np.ones(3)}, {"error": np.ones(3)}, metrics.mae()).agreement is None
+
+
+def calibrated(n, over, seed=0):
+    rng = np.random.default_rng(seed)
+    confidence = rng.uniform(0.6, 0.95, n)
+    return answers(rng.random(n) < confidence - over, confidence)
+
+
+@pytest.mark.parametrize(("limit", "status"), [(0.15, Status.PASS), (0.102, Status.INCONCLUSIVE), (0.05, Status.FAIL)])
+def test_the_calibration_error_is_judged_by_its_upper_bound(limit, status):
+    verdict = only(Contract(max_ece=limit), of(calibrated(3000, 0.1), calibrated(3000, 0.0)))
+    assert verdict.status is status and verdict.measured < verdict.high, verdict
+
+
+def test_a_limit_on_the_error_itself_needs_no_baseline():
+    assert only(Contract(max_ece=0.15), of(calibrated(3000, 0.1), None)).status is Status.PASS
+    assert only(Contract(max_ece=0.05), of(calibrated(3000, 0.1), None)).status is Status.FAIL
+    assert only(Contract(max_ece=0.5), of(calibrated(30, 0.0), None)).status is Status.INCONCLUSIVE
+
+
+def test_without_confidences_calibration_is_unverified():
+    assert only(Contract(max_ece=0.9), of(answers(np.ones(200)), calibrated(200, 0.0))).status is Status.UNVERIFIED
+    assert only(Contract(max_ece=0.9), None).status is Status.UNVERIFIED
+
+
+def test_the_summary_has_all_of_it_and_is_readable():
+    masks = {"odd": np.arange(400) % 2 == 1, "none": np.zeros(400, dtype=bool)}
+    data = behaviour.summary(of(calibrated(400, 0.1), calibrated(400, 0.0), masks=masks))
+    _check(json.loads(json.dumps(data, allow_nan=False)), BEHAVIOUR, "behaviour")
+    assert [s["name"] for s in data["slices"]] == ["odd", "none"] and data["flips"]["samples"] == 400
+    assert sum(b["count"] for b in data["calibration"]["candidate"]["bins"]) == 400 and len(data["calibration"]["baseline"]["bins"]) == 15
+    bare = behaviour.summary(of({"error": np.ones(3)}, None, metrics.mae()))
+    assert (bare["flips"], bare["calibration"], bare["agreement"], bare["slices"], bare["slices_note"]) == (None, None, None, [], "the task has no slices")
+    _check(bare, BEHAVIOUR, "behaviour")
+
+
+def test_one_model_alone_shows_its_metric_by_slice():
+    columns = answers(np.arange(100) >= 10)
+    data = behaviour.summary(of(columns, None, masks={"first": np.arange(100) < 20, "none": np.zeros(100, dtype=bool)}))
+    assert [(s["name"], s["samples"], s["candidate"], s["retention"]) for s in data["slices"]] == [("first", 20, 0.5, None), ("none", 0, None, None)]
+    assert "against a baseline" in data["slices_note"]
+
+
+def test_confidence_is_the_probability_of_the_predicted_class():
+    rows = metrics.accuracy().rows({"logits": np.log([[0.2, 0.7, 0.1], [0.5, 0.25, 0.25]])}, (None, np.array([1, 1])))
+    assert rows["confidence"] == pytest.approx([0.7, 0.5])
+    single = metrics.macro_f1().rows({"logits": np.log([3.0, 1 / 4])}, (None, np.array([1, 1])))
+    assert single["confidence"] == pytest.approx([0.75, 0.8])
+    odd = metrics.accuracy().rows({"logits": np.array([[np.inf, 0.0], [-np.inf, 0.0], [1e4, -1e4]])}, (None, np.array([0, 1, 0])))
+    assert odd["confidence"] == pytest.approx([1, 1, 1])
+
+
+def test_the_99th_percentile_takes_459_samples():
+    from limbeck.core.evidence import Latency
+
+    evidence = Evidence(artifact="a", runtime="onnxruntime", threads=1, size_bytes=1, download_bytes=1)
+    for count, status in ((458, Status.INCONCLUSIVE), (459, Status.PASS)):
+        examined = Examined(evidence=evidence, latency=Latency(blocks=((1.0,) * count,)))
+        (verdict,) = contract_verdicts(Contract(latency_p99_ms=2.0), None, candidate=examined, baseline=None)
+        assert verdict.status is status and (verdict.samples_needed == 459 or status is Status.PASS)
