@@ -6,8 +6,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from limbeck import Task, Views, accuracy
-from limbeck.mechanics.signals import LiveTeacher
+from limbeck import LiveTeacher, Task, Views, accuracy
 from limbeck.mechanics.terms import kd, task_loss
 
 torch.manual_seed(0)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from limbeck.intake.metrics import accuracy, cosine, macro_f1, mae, mse, perplexity, r2, roc_auc, top_k
     from limbeck.mechanics.families import family
     from limbeck.mechanics.onnx import onnx_model
+    from limbeck.mechanics.signals import CachedTeacher, LiveTeacher
     from limbeck.mechanics.views import Views
     from limbeck.package.package import Package
 
@@ -41,6 +42,7 @@ _HOME = {
     "limbeck.intake.metrics": ("accuracy", "cosine", "macro_f1", "mae", "mse", "perplexity", "r2", "roc_auc", "top_k"),
     "limbeck.mechanics.families": ("family",),
     "limbeck.mechanics.onnx": ("onnx_model",),
+    "limbeck.mechanics.signals": ("CachedTeacher", "LiveTeacher"),
     "limbeck.mechanics.views": ("Views",),
     "limbeck.package.package": ("Package",),
 }
@@ -51,6 +53,7 @@ __all__ = [
     "Artifact",
     "ArtifactForm",
     "Blueprint",
+    "CachedTeacher",
     "Candidate",
     "Context",
     "Contract",
@@ -60,6 +63,7 @@ __all__ = [
     "Gate",
     "Hint",
     "LimbeckError",
+    "LiveTeacher",
     "Metric",
     "Outcome",
     "Package",
