@@ -19,6 +19,7 @@ from limbeck.core.technique import Log
 if TYPE_CHECKING:
     from limbeck.intake.runfile import RunFile
     from limbeck.package.package import Package
+    from limbeck.pipeline.folder import Request
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,6 @@ def compress(
     cache_bytes: int = CACHE_BYTES,
     log: Log | None = None,
     stop: Callable[[], bool] = lambda: False,
-    run_file: Path | None = None,
-    entry: str | None = None,
-    variables: Mapping[str, str] | None = None,
 ) -> Run:
     """Make the task's teacher smaller and faster until the contract holds on the deployed artifact, or say why it doesn't.
 
@@ -112,13 +110,9 @@ def compress(
         root: The folder of runs; this run's is `root/name`.
         cache_bytes: Of disk that the teacher's answers may take; what doesn't fit is asked of the teacher each time.
         stop: Asked between steps; True leaves a checkpoint and raises Interrupted.
-        run_file, entry: Where the task came from; noted, so that a report finds its samples again.
-        variables: Of the environment, those that had an effect on what is asked; noted, secrets hidden.
     Raises: TaskError, ConfigError, RunError for what the caller can mend; Interrupted.
     """
-    from limbeck.pipeline.context import Announced, QuietLog
     from limbeck.pipeline.folder import Request
-    from limbeck.pipeline.run import carry_out
     from limbeck.planner.sequential import sequential
 
     request = Request(
@@ -131,12 +125,8 @@ def compress(
         seed=seed,
         timing_seconds=timing_seconds,
         cache_bytes=cache_bytes,
-        run_file=run_file,
-        entry=entry,
-        variables=dict(variables or {}),
     )
-    with users_code(f"task '{task.name}'"):
-        return Run(Path(root) / name, carry_out(request, log=Announced(log or QuietLog()), stop=stop))
+    return _carried_out(request, log, stop)
 
 
 def run(path: str | Path, *, name: str | None = None, log: Log | None = None, stop: Callable[[], bool] = lambda: False) -> Run:
@@ -144,6 +134,7 @@ def run(path: str | Path, *, name: str | None = None, log: Log | None = None, st
     from limbeck.core.environment import in_effect
     from limbeck.intake.load import load_task
     from limbeck.intake.runfile import TABLES, read_runfile
+    from limbeck.pipeline.folder import Request
     from limbeck.planner.sequential import sequential
 
     path = Path(path)
@@ -151,22 +142,29 @@ def run(path: str | Path, *, name: str | None = None, log: Log | None = None, st
     _check_names(path, file)
     task = load_task(file.task.entry, base=path.parent)
     plan = Plan(stages=file.stage, control=file.run.control) if file.stage else replace(sequential(task, file.contract), control=file.run.control)
-    return compress(
-        task,
-        file.contract,
-        plan,
+    request = Request(
+        task=task,
+        contract=file.contract,
+        plan=plan,
         target=file.target,
         name=name or file.run.name,
         root=path.parent / file.run.root,
         seed=file.run.seed,
         timing_seconds=file.run.timing_seconds,
         cache_bytes=file.run.cache_bytes,
-        log=log,
-        stop=stop,
         run_file=path,
         entry=file.task.entry,
         variables={k: v for k, v in in_effect(TABLES).items() if not (name and k == "LIMBECK_RUN_NAME")},
     )
+    return _carried_out(request, log, stop)
+
+
+def _carried_out(request: Request, log: Log | None, stop: Callable[[], bool]) -> Run:
+    from limbeck.pipeline.context import Announced, QuietLog
+    from limbeck.pipeline.run import carry_out
+
+    with users_code(f"task '{request.task.name}'"):
+        return Run(request.root / request.name, carry_out(request, log=Announced(log or QuietLog()), stop=stop))
 
 
 def _check_names(path: Path, file: RunFile) -> None:

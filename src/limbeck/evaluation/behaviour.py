@@ -69,7 +69,7 @@ class Behaviour:
         """The share of samples to which candidate and baseline give the same answer, right or wrong."""
         if self.baseline is None:
             return None
-        first, second = (_whole(rows, "predicted") for rows in (self.candidate, self.baseline))
+        first, second = (whole(rows, "predicted") for rows in (self.candidate, self.baseline))
         return float((first == second).mean()) if first is not None and second is not None and len(first) else None
 
 
@@ -77,14 +77,15 @@ def trust(rows: Rows | None) -> tuple[np.ndarray, np.ndarray] | None:
     """How sure a model was of each answer, and whether it was right; None where the rows don't say."""
     if rows is None or "confidence" not in rows or rows["confidence"].ndim != 1 or not len(rows["confidence"]):
         return None
-    answers, labels = _whole(rows, "predicted"), _whole(rows, "target")
+    answers, labels = whole(rows, "predicted"), whole(rows, "target")
     correct = answers == labels if answers is not None and labels is not None else rows.get("correct")
     if correct is None or not np.isin(correct, (0, 1)).all():
         return None
     return rows["confidence"].astype(np.float64), correct.astype(np.float64)
 
 
-def _whole(rows: Rows, name: str) -> np.ndarray | None:
+def whole(rows: Rows, name: str) -> np.ndarray | None:
+    """The column of this name, if it holds one whole number a sample."""
     column = rows.get(name)
     return column if column is not None and column.ndim == 1 and column.dtype.kind in "iu" else None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from limbeck.evaluation.behaviour import whole
 from limbeck.intake.fingerprint import spread
 from limbeck.pipeline.reading import Past
 from limbeck.pipeline.records import read_record
@@ -83,23 +84,9 @@ def flips(before: Rows | None, after: Rows | None, shower: Shower) -> Flips | Ch
 
 
 def _flip(index: int, before: Rows, after: Rows, shower: Shower, rows: int) -> Flip:
-    label, first, second = _labels(before), _answers(before), _answers(after)
+    label, first, second = whole(before, "target"), whole(before, "predicted"), whole(after, "predicted")
     shown = {} if label is None or first is None or second is None else {"label": label, "before": first, "after": second}
     return Flip(index=index, sample=shower.sample(index, rows), **{k: shower.name(int(v[index])) for k, v in shown.items()})
-
-
-def _whole(rows: Rows, *names: str) -> np.ndarray | None:
-    """The first of these columns if it holds one whole number a sample."""
-    column = next((rows[n] for n in names if n in rows), None)
-    return column if column is not None and column.ndim == 1 and column.dtype.kind in "iu" else None
-
-
-def _labels(rows: Rows) -> np.ndarray | None:
-    return _whole(rows, "target", "label")
-
-
-def _answers(rows: Rows) -> np.ndarray | None:
-    return _whole(rows, "predicted")
 
 
 def _right(rows: Rows) -> np.ndarray | None:
@@ -107,7 +94,7 @@ def _right(rows: Rows) -> np.ndarray | None:
     correct = rows.get("correct")
     if correct is not None and correct.ndim == 1 and np.isin(correct, (0, 1)).all():
         return correct.astype(bool)
-    labels, answers = _labels(rows), _answers(rows)
+    labels, answers = whole(rows, "target"), whole(rows, "predicted")
     return None if labels is None or answers is None else labels == answers
 
 
@@ -129,7 +116,7 @@ def confusion(before: Rows | None, after: Rows | None, shower: Shower) -> Confus
     """Labels against answers of both models; for many classes the pairs that are mistaken most."""
     if not before or not after:
         return Missing(NO_ROWS)
-    labels, first, second = _labels(before), _answers(before), _answers(after)
+    labels, first, second = whole(before, "target"), whole(before, "predicted"), whole(after, "predicted")
     if labels is None or first is None or second is None:
         return Missing("The rows of this metric don't hold labels and answers as classes, so there is no confusion to show.")
     size = int(max(c.max(initial=0) for c in (labels, first, second))) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from torch.utils.data import Subset
@@ -252,7 +253,7 @@ def _chosen(run: Run, baseline: Standing, results: Sequence[StageResult], passed
     if not keeping:
         return list(passed), None
     best = min(keeping, key=lambda r: r.standing.examined.evidence.size_bytes if r.standing else 0)
-    before = [r.standing for r in results[: results.index(best)] if r.status is Status.PASS and r.standing]
+    before = [r.standing for r in takewhile(lambda r: r is not best, results) if r.status is Status.PASS and r.standing]
     last = next((r.stage.title for r in reversed(results) if r.standing is final), "the baseline")
     why = f"on validation it keeps the contract, though its own gate said {best.status}; {last} misses {', '.join(missed)}"
     run.journal.record("chosen", stage=best.stage.title, why=why)
