@@ -139,6 +139,14 @@ def test_recipe_is_json_from_which_the_views_come_back() -> None:
     assert Views(crop=1).recipe() != Views(crop=2).recipe()
 
 
+def test_options_that_came_later_leave_the_recipes_of_old_caches_as_they_were():
+    old = {"version": 1, "crop": 4, "flip": True, "shift": 0, "noise": 0.0, "versions": 8, "seed": 0, "input": 0}
+    assert Views(crop=4, flip=True).recipe() == old
+    later = Views(crop=4, flip=True, erase=0.5, keep_ids=(1, 2), along=("token_type_ids",), white=(255.0,))
+    assert later.recipe() == old | {"erase": 0.5, "keep_ids": [1, 2], "along": ["token_type_ids"], "white": [255.0]}
+    assert parse(Views, {k: v for k, v in later.recipe().items() if k != "version"}, where="views") == later
+
+
 def _task(**fields) -> Task:
     return Task(metric=METRIC, splits={}, **fields)
 
