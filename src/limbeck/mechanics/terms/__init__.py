@@ -12,8 +12,11 @@ from limbeck.mechanics.terms.cka import cka
 from limbeck.mechanics.terms.correlation_congruence import correlation_congruence
 from limbeck.mechanics.terms.cosine import cosine
 from limbeck.mechanics.terms.crd import crd
+from limbeck.mechanics.terms.ctkd import ctkd
+from limbeck.mechanics.terms.deep_supervision import deep_supervision
 from limbeck.mechanics.terms.dist import dist
 from limbeck.mechanics.terms.dkd import dkd
+from limbeck.mechanics.terms.ema_teacher import ema_teacher
 from limbeck.mechanics.terms.ewc import ewc
 from limbeck.mechanics.terms.factor_transfer import factor_transfer
 from limbeck.mechanics.terms.features import Pair as Pair
@@ -30,6 +33,7 @@ from limbeck.mechanics.terms.logit_mse import logit_mse
 from limbeck.mechanics.terms.margin_mse import margin_mse
 from limbeck.mechanics.terms.mgd import mgd
 from limbeck.mechanics.terms.minilm_relations import minilm_relations
+from limbeck.mechanics.terms.mutual import mutual
 from limbeck.mechanics.terms.nkd import nkd
 from limbeck.mechanics.terms.nst import nst
 from limbeck.mechanics.terms.overhaul import overhaul
@@ -38,6 +42,7 @@ from limbeck.mechanics.terms.pkt import pkt
 from limbeck.mechanics.terms.retain import retain
 from limbeck.mechanics.terms.review import review
 from limbeck.mechanics.terms.rkd import rkd
+from limbeck.mechanics.terms.seed import seed
 from limbeck.mechanics.terms.similarity_preserving import similarity_preserving
 from limbeck.mechanics.terms.srd import srd
 from limbeck.mechanics.terms.task_loss import task_loss
@@ -53,8 +58,11 @@ ALL = (
     correlation_congruence,
     cosine,
     crd,
+    ctkd,
+    deep_supervision,
     dist,
     dkd,
+    ema_teacher,
     ewc,
     factor_transfer,
     fsp,
@@ -69,6 +77,7 @@ ALL = (
     margin_mse,
     mgd,
     minilm_relations,
+    mutual,
     nkd,
     nst,
     overhaul,
@@ -77,6 +86,7 @@ ALL = (
     retain,
     review,
     rkd,
+    seed,
     similarity_preserving,
     srd,
     task_loss,

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from limbeck.core.errors import ConfigError, TaskError
-from limbeck.mechanics.matching import AUTO, INSIDE
+from limbeck.mechanics.matching import CHOICES, INSIDE
 from limbeck.mechanics.objective import Seen
 from limbeck.mechanics.terms.features import Pair, padding
 
@@ -18,7 +18,7 @@ def inside(pair: Pair, names: Sequence[str], teacher_names: Sequence[str]) -> tu
     """The taps of the modules of these names in both attention modules; the teacher's names are the student's unless given."""
     theirs = teacher_names or names
     own = tuple(f"{pair.student}.{name}" for name in names)
-    return own, tuple(f"{AUTO}{pair.student}{INSIDE}{name}" if pair.teacher == "auto" else f"{pair.teacher}.{name}" for name in theirs)
+    return own, tuple(f"{pair.answer}{INSIDE if pair.teacher in CHOICES else '.'}{name}" for name in theirs)
 
 
 def named_projections(term: str, names: Sequence[str], teacher_names: Sequence[str], parts: Sequence[str]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from typing import Annotated, Any, get_type_hints
 
 from limbeck.core.errors import ConfigError, near
 from limbeck.core.fields import Range, parse
-from limbeck.mechanics.objective import Objective, Term
+from limbeck.mechanics.objective import Objective, Term, Window
+from limbeck.mechanics.terms.focus import focused
 
 Factory = Callable[..., Term]
 
@@ -20,6 +21,12 @@ class Entry:
 
     name: Annotated[str, "a term; `limbeck terms` lists them"]
     weight: Annotated[float, Range(0, None), "what its value is multiplied with; 0 leaves it out"] = 1.0
+    output: Annotated[str, "which of several outputs it acts on; empty: the one called logits, or the only one"] = ""
+    teacher_output: Annotated[str, "the teacher's output, where it is called otherwise"] = ""
+    labels: Annotated[str, "which entry of the batch holds its labels: the key of a dict, the position in a tuple; empty: the usual one"] = ""
+    start: Annotated[float, Range(0, 1), "share of the training after which it begins to pull"] = 0.0
+    end: Annotated[float, Range(0, 1), "share of the training after which it no longer pulls"] = 1.0
+    warmup: Annotated[float, Range(0, 1), "share of the training over which its weight rises from 0, after its start"] = 0.0
     options: Annotated[dict[str, Any], "the term's own options"] = field(default_factory=dict)
 
 
@@ -46,5 +53,12 @@ def objective_of(entries: Sequence[Entry], known: Sequence[Factory], *, where: s
     for number, entry in enumerate(entries):
         factory = named(entry.name, known)
         options = parse(options_of(factory), entry.options, where=f"{where}[{number}].options")
-        weighted.append((entry.weight, factory(**vars(options))))
+        term = focused(factory(**vars(options)), output=entry.output, teacher_output=entry.teacher_output, labels=entry.labels)
+        weighted.append((entry.weight, replace(term, window=_window(entry, f"{where}[{number}]"))))
     return Objective(tuple(weighted))
+
+
+def _window(entry: Entry, where: str) -> Window:
+    if entry.end <= entry.start:
+        raise ConfigError(f"{where}.end must be after start ({entry.start:g}), got {entry.end:g}. Both are shares of the training: 0.5 is its middle.")
+    return Window(start=entry.start, end=entry.end, warmup=entry.warmup)

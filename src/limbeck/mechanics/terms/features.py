@@ -2,7 +2,7 @@
 
 Features are maps [batch, channels, height, width], tokens [batch, tokens, dim] or vectors [batch, dim]. Where resolutions differ, the
 finer one is averaged down (adaptive average pooling) to the coarser. A map meets tokens as a square grid, a leading class token
-left out. Labels of −100 aren't looked at: a token without a label still has features; padding is what an `attention_mask` says.
+and a distillation token left out. Labels of −100 aren't looked at: a token without a label still has features; padding is what an `attention_mask` says.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limbeck.core.errors import ConfigError, TaskError
-from limbeck.mechanics.matching import AUTO
+from limbeck.mechanics.matching import CHOICES
+from limbeck.mechanics.matching import width_of as width_of
 from limbeck.mechanics.objective import Seen, Wiring
 
+SPECIAL = 2  # tokens at most that may stand before those of a grid: a class token, a distillation token
 TAKEN = "[batch, channels, height, width], [batch, tokens, dim] or [batch, dim]"
 
 
@@ -29,7 +31,9 @@ class Pair:
     """A layer of the student and the teacher's that it is matched with."""
 
     student: Annotated[str, "module path in the student"]
-    teacher: Annotated[str, "module path in the teacher; `auto` takes the one that answers by name, resolution and depth"] = "auto"
+    teacher: Annotated[
+        str, "module path in the teacher; `auto` takes the one that answers by name, resolution and depth, `auto:cka` the one whose features are most alike"
+    ] = "auto"
 
     @property
     def answer(self) -> str:
@@ -52,8 +56,8 @@ def average(losses: Float[Tensor, "batch places"], weight: Float[Tensor, "batch 
 
 
 def answering(student: str, teacher: str) -> str:
-    """The teacher's tap for a student's layer: its path, or what "auto" will stand for."""
-    return AUTO + student if teacher == "auto" else teacher
+    """The teacher's tap for a student's layer: its path, or what "auto" and "auto:cka" will stand for."""
+    return CHOICES[teacher] + student if teacher in CHOICES else teacher
 
 
 def some(name: str, pairs: Sequence[Pair]) -> tuple[Pair, ...]:
@@ -66,11 +70,6 @@ def some(name: str, pairs: Sequence[Pair]) -> tuple[Pair, ...]:
 def taps_of(pairs: Sequence[Pair]) -> dict[Literal["student_taps", "teacher_taps"], tuple[str, ...]]:
     """What a term on these pairs taps."""
     return {"student_taps": tuple(p.student for p in pairs), "teacher_taps": tuple(p.answer for p in pairs)}
-
-
-def width_of(shape: Sequence[int]) -> int:
-    """Channels of a map, the dimension of tokens or a vector."""
-    return shape[2] if len(shape) == 3 else shape[1]
 
 
 def projector(wiring: Wiring, pair: Pair, *, bias: bool = True) -> nn.Linear:
@@ -132,14 +131,14 @@ def padding(seen: Seen, shape: Sequence[int]) -> Bool[Tensor, "batch tokens"] | 
 
 
 def as_map(tensor: Tensor, name: str, path: str) -> Float[Tensor, "batch channels height width"]:
-    """A map as it is, a vector as one place, tokens as a square grid (a leading class token left out). Raises TaskError if they form none."""
+    """A map as it is, a vector as one place, tokens as a square grid (leading class and distillation tokens left out). Raises TaskError if they form none."""
     if tensor.dim() == 4:
         return tensor
     if tensor.dim() == 2:
         return tensor[:, :, None, None]
     side = math.isqrt(tensor.shape[1])
     extra = tensor.shape[1] - side**2
-    if extra > 1:
+    if extra > SPECIAL:
         raise TaskError(f"{name} meets maps with tokens as a square grid, and the {tensor.shape[1]} tokens of '{path}' form none. Tap a layer of the other side that gives no map.")
     return tensor[:, extra:].transpose(1, 2).unflatten(2, (side, side))
 

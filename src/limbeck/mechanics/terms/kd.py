@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import Annotated, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,24 +19,35 @@ from limbeck.mechanics.terms.logits import logits_of, softened_of
 def kd(
     *,
     temperature: Annotated[float, Range(0, None, closed="neither"), "softening of both softmaxes"] = 4.0,
+    temperature_end: Annotated[float | None, Range(0, None, closed="neither"), "temperature at the end of the training; none: it stays"] = None,
+    schedule: Annotated[Literal["linear", "cosine"], "how the temperature goes to its end: evenly, or slowly at first and at last"] = "linear",
     standardize: Annotated[bool, "z-score each sample's logits on both sides first, so that only their pattern is matched"] = False,
 ) -> Term:
     """Knowledge distillation by temperature, on the output called "logits" (or the only one); see `kd_loss`.
 
-    With `standardize`, Sun et al. (2024, arXiv:2403.01427) take temperature 2 and weight 9 beside 0.1 of the labels' loss.
+    With `standardize`, Sun et al. (2024, arXiv:2403.01427) take temperature 2 and weight 9 beside 0.1 of the labels' loss. With
+    `temperature_end`, each step has its own temperature, which a sparse cache can't serve.
 
-    Raises: ConfigError if temperature ≤ 0.
+    Raises: ConfigError if a temperature ≤ 0.
     """
-    if not temperature > 0:
-        raise ConfigError(f"kd.temperature must be > 0, got {temperature!r}. 4 is usual; 1 leaves the probabilities as they are.")
+    for name, value in (("temperature", temperature), ("temperature_end", temperature_end)):
+        if value is not None and not value > 0:
+            raise ConfigError(f"kd.{name} must be > 0, got {value!r}. 4 is usual; 1 leaves the probabilities as they are.")
+    end = temperature if temperature_end is None else temperature_end
+
+    def now(seen: Seen) -> float:
+        share = seen.done if schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * seen.done)
+        return temperature + share * (end - temperature)
 
     def term(seen: Seen) -> Tensor:
         if top := softened_of(seen, "kd", temperature):
             return top.mean(kd_top_rows(top.student, top.ids, top.teacher, temperature=temperature))
         logits = logits_of(seen, "kd", standardize=standardize)
-        return logits.mean(kd_rows(logits.student, logits.teacher, temperature=temperature))
+        return logits.mean(kd_rows(logits.student, logits.teacher, temperature=now(seen)))
 
-    return Term("kd", term, teacher=True, reads="outputs" if standardize else temperature)
+    if temperature_end is None:
+        return Term("kd", term, teacher=True, reads="outputs" if standardize else temperature)
+    return Term("kd", term, teacher=True, reads="outputs", tells=lambda seen: {"temperature": now(seen)})
 
 
 def kd_loss(student: Float[Tensor, "batch classes"], teacher: Float[Tensor, "batch classes"], *, temperature: float = 4.0) -> Float[Tensor, ""]:
@@ -52,8 +64,8 @@ def kd_loss(student: Float[Tensor, "batch classes"], teacher: Float[Tensor, "bat
     return kd_rows(student, teacher, temperature=temperature).mean()
 
 
-def kd_rows(student: Float[Tensor, "rows classes"], teacher: Float[Tensor, "rows classes"], *, temperature: float) -> Float[Tensor, " rows"]:
-    """`kd_loss` of each row."""
+def kd_rows(student: Float[Tensor, "rows classes"], teacher: Float[Tensor, "rows classes"], *, temperature: float | Tensor) -> Float[Tensor, " rows"]:
+    """`kd_loss` of each row; a temperature that is a tensor gets a gradient too."""
     expected = F.log_softmax(teacher.detach().to(student.dtype) / temperature, dim=-1)
     got = F.log_softmax(student / temperature, dim=-1)
     return F.kl_div(got, expected, reduction="none", log_target=True).sum(-1) * temperature**2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,18 +20,26 @@ from limbeck.mechanics.terms.task_loss import main_output
 def label_smoothing(*, smoothing: Annotated[float, Range(0, 1), "share of the label's probability that is spread evenly over all classes"] = 0.1) -> Term:
     """Cross-entropy with smoothed labels, instead of `task_loss`; see `label_smoothing_loss`.
 
-    A teacher that says no more than "don't be so sure" does no better than this. Samples and tokens labelled −100 are left out.
+    A teacher that says no more than "don't be so sure" does no better than this. Samples and tokens labelled −100 are left out. Where
+    samples are mixed, λ of the loss is with a sample's own label and 1 − λ with its partner's.
     """
 
     def term(seen: Seen) -> Tensor:
         scores = main_output(seen.task, seen.student)
         if scores.dim() < 2 or scores.shape[-1] < 2:
             raise TaskError(f"label_smoothing needs class logits, at least 2 a row, got {tuple(scores.shape)}. Use task_loss.")
-        kept, weight, label = rows_of(seen, "label_smoothing", scores, labelled=True)
-        losses = label_smoothing_rows(scores.flatten(0, -2)[kept], label, smoothing=smoothing)  # pyright: ignore[reportArgumentType]
-        return (losses * weight).sum()
+        own = _each(replace(seen, mixed=None), scores, smoothing)
+        return (own if seen.mixed is None else seen.mixed.blend(own, _each(replace(seen, batch=seen.mixed.batch, mixed=None), scores, smoothing))).sum()
 
-    return Term("label_smoothing", term, labels=True)
+    return Term("label_smoothing", term, labels=True, mixes=True)
+
+
+def _each(seen: Seen, scores: Tensor, smoothing: float) -> Float[Tensor, " batch"]:
+    """What each sample adds to the loss; 0 for one without a label."""
+    kept, weight, label = rows_of(seen, "label_smoothing", scores, labelled=True)
+    losses = label_smoothing_rows(scores.flatten(0, -2)[kept], label, smoothing=smoothing)  # pyright: ignore[reportArgumentType]
+    rows = torch.zeros(len(kept), dtype=losses.dtype, device=losses.device).masked_scatter(kept, losses * weight)
+    return rows.view(len(scores), -1).sum(1)
 
 
 def label_smoothing_loss(student: Float[Tensor, "batch classes"], label: Int[Tensor, " batch"], *, smoothing: float = 0.1) -> Float[Tensor, ""]:

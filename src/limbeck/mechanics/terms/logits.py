@@ -92,6 +92,8 @@ def rows_of(seen: Seen, name: str, student: Tensor, *, labelled: bool) -> tuple[
     if labelled and label is None:
         raise TaskError(f"{name} needs a class for each row of the logits {tuple(student.shape)}, and the batch has none. Give samples as (input, label).")
     leaves_out = label is not None and (labelled or student.dim() > 2)
+    if seen.mixed is not None and leaves_out:
+        raise TaskError(f"{name} reads one label a row, and samples were mixed in twos. Leave views.mixup and cutmix out, or the term.")
     kept = label != IGNORED if label is not None and leaves_out else torch.ones(len(student) * rows, dtype=torch.bool, device=student.device)
     counts = kept.view(len(student), rows).sum(1).clamp(min=1)
     shares = 1.0 / (len(student) * counts).to(torch.promote_types(student.dtype, torch.float32))
