@@ -1,18 +1,20 @@
-"""Distillation in your own loop: build an objective, bind it to a task and a teacher, and call it where you had a loss."""
+"""Distillation in your own loop, in three lines: attach an objective, train what it trains, and call it where you had a loss."""
 
-import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
-from limbeck import LiveTeacher, Task, Views, accuracy
-from limbeck.mechanics.terms import kd, task_loss
+from limbeck import Views
+from limbeck.adapters import Numbered, attach
+from limbeck.mechanics.terms import hint, kd, task_loss
 
 torch.manual_seed(0)
 pixels, targets = load_digits(return_X_y=True)
 images, labels = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(targets)
 train, test = TensorDataset(images[:1200], labels[:1200]), TensorDataset(images[1200:], labels[1200:])
+numbered = Numbered(train)  # batches that carry their samples' numbers
+loader = DataLoader(numbered, batch_size=100, shuffle=True, collate_fn=numbered.collate)
 
 
 def net(width: int) -> nn.Module:
@@ -23,19 +25,23 @@ def right(model: nn.Module) -> float:
     return (model.eval()(test.tensors[0]).argmax(1) == test.tensors[1]).float().mean().item()
 
 
-def fit(model: nn.Module, loss_of, epochs: int = 40) -> float:
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    for epoch in range(epochs):
-        for ids in np.random.default_rng(epoch).permutation(len(train)).reshape(-1, 100):
-            optimizer.zero_grad()
-            loss_of(model.train(), train[ids], ids, epoch).backward()
-            optimizer.step()
-    return right(model)
+teacher, student = net(256), net(32)
+optimizer = torch.optim.Adam(teacher.parameters(), lr=5e-3)
+for _ in range(40):
+    for _, (x, y) in loader:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(teacher(x), y).backward()
+        optimizer.step()
+print(f"teacher  {right(teacher):.3f}")
 
-
-teacher = net(256)
-print(f"teacher  {fit(teacher, lambda model, batch, ids, epoch: nn.functional.cross_entropy(model(batch[0]), batch[1])):.3f}")
-
-task = Task(metric=accuracy(), splits={"train": train}, views=Views(shift=1, versions=4))
-objective = (0.1 * task_loss() + 0.9 * kd(temperature=4)).bind(task, LiveTeacher(task, teacher))
-print(f"student  {fit(net(32), lambda model, batch, ids, epoch: objective(model, batch, ids, view=epoch % 4)[0]):.3f}")
+terms = 0.1 * task_loss() + 0.9 * kd(temperature=4) + 0.1 * hint(student="2", teacher="2")
+objective = attach(terms, student, data=train, teacher=teacher, views=Views(shift=1, versions=4))  # 1
+optimizer = torch.optim.Adam([*student.parameters(), *objective.parameters()], lr=5e-3)  # 2: the hint's projector learns, too
+for epoch in range(40):
+    student.train()
+    for ids, batch in loader:
+        optimizer.zero_grad()
+        loss, parts = objective(student, batch, ids.numpy(), view=epoch % 4)  # 3
+        loss.backward()
+        optimizer.step()
+print(f"student  {right(student):.3f}", {name: round(value.item(), 4) for name, value in parts.items()})

@@ -15,7 +15,7 @@ FLOORS = [
     {"techniques", "runtimes", "intake", "tracking"},
     {"planner", "evaluation", "package", "report"},
     {"pipeline"},
-    {"api", "testing"},
+    {"api", "testing", "adapters"},
     {"demo"},
     {"cli", "mcp", "serve"},
 ]
