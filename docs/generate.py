@@ -9,6 +9,8 @@ from inspect import signature
 from pathlib import Path
 
 import generate_api
+import generate_benchmarks
+import generate_sst2
 from typer.testing import CliRunner
 
 from limbeck.cli.main import app
@@ -18,9 +20,12 @@ from limbeck.core.fields import table
 from limbeck.core.plan import Gate, Recovery, Stage, Training
 from limbeck.intake.runfile import TABLES as TABLES_BY_ENVIRONMENT
 from limbeck.intake.runfile import RunOptions, TaskEntry
+from limbeck.mechanics.on_policy import OnPolicy
+from limbeck.mechanics.order import Curriculum
 from limbeck.mechanics.terms import ALL
-from limbeck.mechanics.terms.entry import options_of
+from limbeck.mechanics.terms.entry import Entry, options_of
 from limbeck.mechanics.views import Views
+from limbeck.planner.recipes import ALL as RECIPES
 from limbeck.techniques import cards
 
 DOCS = Path(__file__).parent
@@ -52,6 +57,8 @@ COMMANDS = (
     "package",
     "evidence import",
     "report",
+    "advise",
+    "repeat",
     "analyze",
     "doctor",
     "evaluate",
@@ -80,6 +87,24 @@ def pages() -> dict[Path, str]:
     found[configuration] = _filled(configuration.read_text(), "environment", environment_table())
     cache = DOCS / "cache.md"
     found[cache] = _filled(cache.read_text(), "speed", _speed())
+    views = DOCS / "views.md"
+    found[views] = _filled(_filled(views.read_text(), "options", table(Views)), "speed", _views() if (RECORDS / "views_speed.json").exists() else "Not measured yet.")
+    language = DOCS / "language-models.md"
+    found[language] = _filled(_filled(language.read_text(), "options", table(OnPolicy)), "char-lm", _char_lm() if (RECORDS / "char_lm.json").exists() else "Not measured yet.")
+    crossing = DOCS / "cross-architecture.md"
+    found[crossing] = _filled(_filled(crossing.read_text(), "crossing", _crossing()), "cross-architecture", _cross_architecture())
+    sentiment = DOCS / "sst2.md"
+    found[sentiment] = _filled(sentiment.read_text(), "sst2", generate_sst2.tables())
+    ledgers = DOCS / "benchmarks.md"
+    found[ledgers] = ledgers.read_text()
+    for mark, name, rendered in generate_benchmarks.PAGES:
+        found[ledgers] = _filled(found[ledgers], mark, rendered(generate_benchmarks.record(name)))
+    strategies = DOCS / "strategies.md"
+    found[strategies] = _filled(_filled(strategies.read_text(), "curriculum", table(Curriculum)), "entry", table(Entry))
+    recipes = DOCS / "recipes.md"
+    found[recipes] = recipes.read_text()
+    for recipe in RECIPES:
+        found[recipes] = _filled(found[recipes], recipe.name, table(recipe.config))
     found[DOCS / "api.md"] = generate_api.page()
     found[DOCS / "reference.md"] = "\n\n".join(("# Reference", "Generated from the code by `make docs`.", *_options(), *_help())) + "\n"
     return found
@@ -136,9 +161,10 @@ def _speed() -> str:
         row(f"{name}: cached step, in plain steps", teacher["cached_step"], bars["cached_step"])
         row(f"{name}: live step, in plain steps", teacher["live_step"])
     whole = record["whole_runs"]
-    for views, found in whole["ratio_by_views"].items():
-        under = f"{whole['epochs']} epochs, {views} view{'s' * (views != '1')}"
-        row(f"{whole['teacher']}: whole run of {under}, cached in live (least and most of {len(whole['seconds']['live_1'])})", found, bars["whole_run"])
+    for each in (whole, record.get("whole_runs_heavy")):
+        for views, found in each["ratio_by_views"].items() if each else ():
+            under = f"{each['epochs']} epochs, {views} view{'s' * (views != '1')}"
+            row(f"{each['teacher']}: whole run of {under}, cached in live (least and most of {len(each['seconds'][f'live_{views}'])})", found, bars["whole_run"])
     for student, share in steps["views_share"].items():
         row(f"crop and flip, in plain steps of a ResNet-8 (w {'8' if student == 'plain_w8' else '16'}) at batch {record['setting']['batch']}", share, bars["views_share"])
     row(f"sparse step of a small language model, vocabulary {tokens['vocabulary']:,}, k = {tokens['k']}, in plain steps", tokens["sparse_step"])
@@ -154,6 +180,85 @@ def _speed() -> str:
     setting, at = record["setting"], f"{record['machine']['processor']}, one thread, torch {record['versions']['torch']}"
     about = f"{at}, {record['time'][:10]}, commit {record['commit']}; student {setting['student']}, batch {setting['batch']}."
     return "\n".join((*rows, "", note, "", *computed, "", about))
+
+
+def _char_lm() -> str:
+    """What `benchmarks/char_lm.py` found, from its record: each arm's seeds, and what it has more than the others."""
+    record = json.loads((RECORDS / "char_lm.json").read_text())
+    setting, runs = record["setting"], record["runs"]
+    names = {"none": "the text alone", "forward": "forward KL", "reverse": "reverse KL", "on_policy": f"on-policy, {setting['on_policy']['student_share']:.0%} of the steps"}
+    rows = ["| | perplexity, by seed | nats of samples, by seed |", "| --- | --- | --- |"]
+    rows.append(f"| the teacher (true text: {runs['teacher']['text_nats']:.3f} nats) | {runs['teacher']['perplexity']:.3f} | {runs['teacher']['sample_nats']:.3f} |")
+    for arm, name in {"start": "where all arms begin", **names}.items():
+        cells = [" / ".join(f"{runs[f'{seed}-{arm}'][key]:.3f}" for seed in setting["seeds"]) for key in ("perplexity", "sample_nats")]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    compared = ["| difference | perplexity (95 %) | by seed | nats of samples (95 %) | by seed |", "| --- | --- | --- | --- | --- |"]
+    for which, found in record["against"].items():
+        arm, _, other = which.partition(" − ")
+        cells = [
+            cell
+            for key in ("perplexity", "sample_nats")
+            for at in (found[key],)
+            for cell in (f"{at['value']:+.3f} ({at['low']:+.3f} to {at['high']:+.3f})", " / ".join(f"{x:+.3f}" for x in at["by_seed"]))
+        ]
+        compared.append(f"| {names[arm]} − {names[other]} | {' | '.join(cells)} |")
+    teacher, student, windows = setting["teacher"], setting["student"], setting["windows"]
+    at = f"{record['core_hours']:.2f} core-hours; {record['machine']['processor']}, one thread, torch {record['versions']['torch']}"
+    about = (
+        f"Teacher: {teacher['parameters']:,} parameters, {teacher['epochs']} epochs of {windows['train']:,} windows of {setting['length']} characters. "
+        f"Student: {student['parameters']:,} parameters, {student['epochs'][0]} + {student['epochs'][1]} epochs. "
+        f"{windows['test']:,} test windows, {setting['prompts']} of them continued. {at}, {record['time'][:10]}, commit {record['commit']}."
+    )
+    return "\n".join((*rows, "", *compared, "", about))
+
+
+def _crossing() -> str:
+    """Which terms on features take a map on one side and tokens on the other, from the record of `benchmarks/cross_architecture.py`."""
+    record = json.loads((RECORDS / "cross_architecture.json").read_text())
+    ways = [way for way in next(iter(record["terms"].values())) if way != "reads"]
+    told = {name: row for name, row in record["terms"].items() if row["reads"] == "features"}
+    both = [name for name, row in told.items() if not any(row[way] for way in ways)]
+    rows = ["Both ways: " + ", ".join(f"[{name}](terms/{name}.md)" for name in both) + ".", "", "| refused | " + " | ".join(ways) + " |", "| --- |" + " --- |" * len(ways)]
+    rows += [f"| [{name}](terms/{name}.md) | " + " | ".join(row[way] or "works" for way in ways) + " |" for name, row in told.items() if name not in both]
+    return "\n".join(rows)
+
+
+def _cross_architecture() -> str:
+    """What each arm of `benchmarks/cross_architecture.py` reached, from its record."""
+    record = json.loads((RECORDS / "cross_architecture.json").read_text())
+    setting, compared = record["setting"], record["compared"]
+    heads = [f"| | {way}: accuracy (by seed) | more than no teacher (90 %) " for way in compared]
+    rows = [heads[0] + "".join(h[2:] for h in heads[1:]) + "|", "| --- |" + " --- | --- |" * len(compared)]
+    for arm in next(iter(compared.values())):
+        cells = []
+        for found in compared.values():
+            at = found[arm]
+            gain = "" if arm == "no teacher" else f"{at['gain']:+.1%} ({at['low']:+.1%} to {at['high']:+.1%})"
+            cells += [f"{at['accuracy']:.1%} ({at['least']:.1%}–{at['most']:.1%})", gain]
+        rows.append(f"| {arm} | " + " | ".join(cells) + " |")
+    teachers = " and ".join(f"{name} {at['accuracy']:.1%} ({at['parameters']:,} parameters)" for name, at in record["teachers"].items())
+    students = " and ".join(f"{name} ({count:,} parameters)" for name, count in record["students"].items())
+    about = (
+        f"{setting['data']}, {setting['train']} to learn from, {setting['test']} to test on; {setting['epochs']} epochs, {setting['seeds']} seeds. Teachers: {teachers}. "
+        f"Students: {students}. Weights as published, none tuned; {record['core_hours']:.2f} hours, {record['machine']['processor']}, one thread, "
+        f"torch {record['versions']['torch']}, {record['time'][:10]}, commit {record['commit']}. The interval is over the test samples; seeds differ by what the range shows."
+    )
+    return "\n".join((*rows, "", about))
+
+
+def _views() -> str:
+    """What `benchmarks/views_speed.py` measured, from its record: each view's share of a step beside the bar."""
+    record = json.loads((RECORDS / "views_speed.json").read_text())
+    setting, bar = record["setting"], record["bar"]
+    columns = " | ".join(f"in plain steps of a ResNet-8, {student} (99 %)" for student in setting["students"])
+    rows = [f"| view | ms | {columns} | ≤ {bar:g} |", "| --- | --- | " + "--- | " * (len(setting["students"]) + 1)]
+    for name, shares in record["share"].items():
+        cells = " | ".join(f"{at['value']:.3f} ({at['low']:.3f}–{at['high']:.3f})" for at in shares.values())
+        met = "" if name not in record["met"] else "yes" if record["met"][name] else "**no**"
+        rows.append(f"| {name} | {record['median_ms'][name]:.1f} | {cells} | {met} |")
+    machine = f"{record['machine']['processor']}, one thread, torch {record['versions']['torch']}, {record['time'][:10]}, commit {record['commit']}"
+    about = f"Batch {setting['batch']} of {setting['sides']} images, {setting['turns']} turns of {setting['steps_a_turn']} steps, all in turn in one process. {machine}."
+    return "\n".join((*rows, "", about))
 
 
 def _options() -> list[str]:

@@ -9,6 +9,7 @@ Each check raises CheckFailed with what broke. A check that can't apply is exemp
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -28,8 +29,9 @@ from limbeck.core.task import Task
 from limbeck.core.technique import Budget, Card, Function, Outcome, card_of
 from limbeck.evaluation import quality
 from limbeck.intake.metrics import accuracy
-from limbeck.mechanics.build import rebuild, teacher_candidate
+from limbeck.mechanics.build import rebuild, runnable, teacher_candidate
 from limbeck.mechanics.data import arguments, batch_of, example, feed, predict
+from limbeck.mechanics.families.encoder import encoder
 from limbeck.mechanics.objective import Term
 from limbeck.mechanics.signals import LiveTeacher
 from limbeck.pipeline.context import FileCheckpoint, QuietLog, RunContext, StageRng
@@ -68,13 +70,26 @@ def small_task(*, samples: int = 96, seed: int = 0) -> Task:
     return Task(name="quarters", models={"teacher": SmallNet, "small": lambda: SmallNet(8)}, weights={"teacher": _trained(parts["train"], seed)}, splits=parts, metric=accuracy())
 
 
-def _trained(data: TensorDataset, seed: int) -> dict[str, Tensor]:
+def small_text_task(*, samples: int = 96, seed: int = 0) -> Task:
+    """A task that is learnt in a second: which of three words a sentence of eight has. Train uses 40 of 60 words; its teacher has four layers."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(3 * samples) % 3
+    words = torch.randint(3, 40, (3 * samples, 8), generator=generator)
+    words[samples:] = torch.randint(3, 60, (2 * samples, 8), generator=generator)
+    words[torch.arange(3 * samples), torch.randint(8, (3 * samples,), generator=generator)] = labels
+    parts = {name: TensorDataset(words[i * samples : (i + 1) * samples], labels[i * samples : (i + 1) * samples]) for i, name in enumerate(("train", "validation", "test"))}
+    teacher = functools.partial(encoder, vocabulary=60, classes=3, width=16, layers=4, heads=2, length=8)
+    weights = {"teacher": _trained(parts["train"], seed, teacher)}
+    return Task(name="words", models={"teacher": teacher, "small": functools.partial(teacher, layers=2)}, weights=weights, splits=parts, metric=accuracy())
+
+
+def _trained(data: TensorDataset, seed: int, factory: Callable[[], nn.Module] = SmallNet) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, (images, labels) = SmallNet(), data.tensors
+        model, (samples, labels) = factory(), data.tensors
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         for _ in range(15):
-            loss = nn.functional.cross_entropy(model(images), labels)
+            loss = nn.functional.cross_entropy(model(samples), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -84,7 +99,7 @@ def _trained(data: TensorDataset, seed: int) -> dict[str, Tensor]:
 def context(task: Task, folder: Path, *, seed: int = 0, train: bool = True) -> RunContext:
     """What a technique sees of a run, without a run: live teacher, scratch in `folder`."""
     teacher = teacher_candidate(task)
-    score = lambda c: quality.value(task.metric, quality.rows_of_module(rebuild(c.torch_form, task), task, "validation"))  # noqa: E731
+    judge = lambda c: quality.rows_of_module(rebuild((c or teacher).torch_form, task), task, "validation")  # noqa: E731
     return RunContext(
         task=task,
         signals=LiveTeacher(task, rebuild(teacher.torch_form, task)),
@@ -93,15 +108,17 @@ def context(task: Task, folder: Path, *, seed: int = 0, train: bool = True) -> R
         log=QuietLog(),
         round_to=4,
         scratch=folder,
-        scorer=score,
+        judge=judge,
         timer=lambda c: float("nan"),
+        answerer=lambda c, apart: LiveTeacher(task, runnable(c.form, task), apart=apart),
         budget=Budget(train=train),
     )
 
 
 def check_technique(function: Function, folder: Path, *, task: Task | None = None, config: Any = None) -> None:
     """Every contract check of a technique. `config` defaults to the card's example. Raises CheckFailed."""
-    card, task = card_of(function), task or small_task()
+    card = card_of(function)
+    task = task or (small_text_task() if card.checked_on == "tokens" else small_task())
     checks: dict[str, Callable[[Card, Any, Task, Path], None]] = {
         "config": _config,
         "messages": _messages,
@@ -271,4 +288,4 @@ def check_term(term: Term, *, task: Task | None = None) -> None:
         _holds(abs(value) < 1e-5, f"{term.name} must be 0 where student and teacher agree, got {value}")
 
 
-__all__ = ["CheckFailed", "check_runtime", "check_technique", "check_term", "context", "small_task"]
+__all__ = ["CheckFailed", "check_runtime", "check_technique", "check_term", "context", "small_task", "small_text_task"]

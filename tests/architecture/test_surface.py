@@ -18,8 +18,11 @@ TERMS = [
     "correlation_congruence",
     "cosine",
     "crd",
+    "ctkd",
+    "deep_supervision",
     "dist",
     "dkd",
+    "ema_teacher",
     "ewc",
     "factor_transfer",
     "fsp",
@@ -34,6 +37,7 @@ TERMS = [
     "margin_mse",
     "mgd",
     "minilm_relations",
+    "mutual",
     "nkd",
     "nst",
     "overhaul",
@@ -42,6 +46,7 @@ TERMS = [
     "retain",
     "review",
     "rkd",
+    "seed",
     "similarity_preserving",
     "srd",
     "task_loss",
@@ -62,7 +67,7 @@ def test_every_public_name_resolves():
 
 def test_lists_are_sorted_and_complete():
     names = [card_of(f).name for f in techniques.ALL]
-    assert names == sorted(names) == ["distill", "prune", "quantize"]
+    assert names == sorted(names) == ["blocks", "distill", "finetune", "prune", "quantize", "simkd", "vocabulary"]
     assert [r.name for r in RUNTIMES] == sorted(r.name for r in RUNTIMES) == ["onnxruntime", "torch"]
     assert [t.__name__ for t in terms.ALL] == sorted(t.__name__ for t in terms.ALL) == TERMS
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from limbeck.api.catalogue import check_environment, doctor, runtimes, techniques, terms
-from limbeck.api.compressing import Run, compress, init, run
+from limbeck.api.compressing import Run, advise, compress, init, repeat, run
 from limbeck.api.judging import analyze, compare, evaluate
 from limbeck.api.looking import diff, export_run, follow, gc, import_evidence, import_run, package, report, rollback, runs, status, verify
 
 __all__ = [
     "Run",
+    "advise",
     "analyze",
     "check_environment",
     "compare",
@@ -23,6 +24,7 @@ __all__ = [
     "import_run",
     "init",
     "package",
+    "repeat",
     "report",
     "rollback",
     "run",

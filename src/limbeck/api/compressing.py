@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from limbeck.api.looking import package, report, status, verify
 from limbeck.core.candidate import Artifact
 from limbeck.core.contract import Contract, Target
+from limbeck.core.errors import ConfigError
 from limbeck.core.fields import parse
 from limbeck.core.foreign import users_code
-from limbeck.core.plan import CACHE_BYTES, Plan
+from limbeck.core.plan import CACHE_BYTES, Plan, Stage
 from limbeck.core.task import Task
 from limbeck.core.technique import Log
 
@@ -131,18 +132,82 @@ def compress(
 
 def run(path: str | Path, *, name: str | None = None, log: Log | None = None, stop: Callable[[], bool] = lambda: False) -> Run:
     """Carry out a run file (`limbeck.toml`). Paths in it are relative to it; variables of the environment stand over it, `name` over both."""
+    return _carried_out(_requested(Path(path), name), log, stop)
+
+
+def repeat(path: str | Path, *, seeds: int = 3, name: str | None = None, log: Log | None = None, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+    """Carry out a run file under several seeds, each with its control (the final shape trained without a teacher), and compare them all.
+
+    Run k has the seed `run.seed + k` and the name `<name>-seed<its seed>`; runs that are finished are read from their records, so that
+    calling again goes on, and more seeds can be added. Each run looks at test once, and each look is counted.
+
+    Returns: the runs with their figures, mean and spread over seeds, and the difference between final and control with an interval
+        over samples and seeds; see `limbeck.pipeline.repeats.side_by_side`.
+    Raises: as `run`; ConfigError for fewer than 1 seed.
+    """
+    from limbeck.pipeline.context import QuietLog
+    from limbeck.pipeline.repeats import side_by_side
+
+    if seeds < 1:
+        raise ConfigError(f"seeds must be ≥ 1, got {seeds!r}. Three show a spread; more make the interval narrower.")
+    asked = _requested(Path(path), name)
+    requests = [replace(asked, seed=asked.seed + k, name=f"{asked.name}-seed{asked.seed + k}", plan=replace(asked.plan, control=True)) for k in range(seeds)]
+    log = log or QuietLog()
+    for number, request in enumerate(requests, 1):
+        log.event("seed", seed=request.seed, run=request.name, number=number, of=seeds)
+        _carried_out(request, log, stop)
+    return side_by_side([r.root / r.name for r in requests], asked.task.metric)
+
+
+def advise(
+    path: str | Path,
+    *,
+    student: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    epochs: int = 3,
+    seeds: int = 2,
+    name: str | None = None,
+    log: Log | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Try a run file's teacher on a student in short trainings: does it help, is it too strong, which temperature and weight.
+
+    Args:
+        student, options: As `distill` takes them; by default those of the run file's first `distill` stage.
+        epochs: Of each training. seeds: How often each setting is tried; the interval is over samples and seeds.
+    Returns: the gap between teacher and student, each setting's validation metric with its difference and interval, and the answers.
+    Raises: as `run`; ConfigError if the run file distils into nothing and no student is given.
+    """
+    from limbeck.pipeline.advice import advise as asked_for
+    from limbeck.pipeline.context import Announced, QuietLog
+    from limbeck.pipeline.run import opened
+
+    if epochs < 1 or seeds < 1:
+        raise ConfigError(f"epochs and seeds must be ≥ 1, got {epochs!r} and {seeds!r}. Three epochs and two seeds are a start.")
+    request = _requested(Path(path), None)
+    found = next((s for s in request.plan.stages if s.technique == "distill"), Stage(technique="distill"))
+    if student is not None:
+        found = replace(found, config={**found.config, "student": student, "options": dict(options or {})})
+    if "student" not in found.config:
+        raise ConfigError(f"{path} distils into no student, so there is nothing to advise on. Give --student, as in 'limbeck:convnet', or a distill stage.")
+    request = replace(request, plan=Plan(stages=(found,)), name=name or f"{request.name}-advice")
+    with users_code(f"task '{request.task.name}'"), opened(request, log=Announced(log or QuietLog()), stop=stop) as run:
+        return asked_for(run, found, epochs=epochs, seeds=seeds)
+
+
+def _requested(path: Path, name: str | None) -> Request:
+    """What a run file asks for."""
     from limbeck.core.environment import in_effect
     from limbeck.intake.load import load_task
     from limbeck.intake.runfile import TABLES, read_runfile
     from limbeck.pipeline.folder import Request
     from limbeck.planner.sequential import sequential
 
-    path = Path(path)
     file = read_runfile(path)
     _check_names(path, file)
     task = load_task(file.task.entry, base=path.parent)
     plan = Plan(stages=file.stage, control=file.run.control) if file.stage else replace(sequential(task, file.contract), control=file.run.control)
-    request = Request(
+    return Request(
         task=task,
         contract=file.contract,
         plan=plan,
@@ -156,7 +221,6 @@ def run(path: str | Path, *, name: str | None = None, log: Log | None = None, st
         entry=file.task.entry,
         variables={k: v for k, v in in_effect(TABLES).items() if not (name and k == "LIMBECK_RUN_NAME")},
     )
-    return _carried_out(request, log, stop)
 
 
 def _carried_out(request: Request, log: Log | None, stop: Callable[[], bool]) -> Run:
@@ -171,12 +235,13 @@ def _check_names(path: Path, file: RunFile) -> None:
     """The names and options in a run file that only their families can judge. Raises ConfigError with line and column, MissingLibrary."""
     from limbeck.intake.places import located
     from limbeck.intake.runfile import told
+    from limbeck.planner.recipes import recipe
     from limbeck.runtimes import installed
     from limbeck.techniques import card
 
     for number, stage in enumerate(file.stage):
         with located(path, under=("stage", number, "technique")):
-            config = card(stage.technique).config
+            config = (recipe(stage.technique) or card(stage.technique)).config
         with located(path, under=("stage", number, "config")):
             parse(config, stage.config, where=f"{stage.title}.config")
     with told(table="target"), located(path, under=("target", "runtime")):

@@ -15,11 +15,13 @@ from typing import Annotated, Any
 
 import typer
 
+from limbeck.cli import advise as advising
 from limbeck.cli import analyze as analyzing
 from limbeck.cli import doctor as doctoring
 from limbeck.cli import history
 from limbeck.cli import init as beginning
 from limbeck.cli import package as packaging
+from limbeck.cli import repeat as repeating
 from limbeck.cli import report as reporting
 from limbeck.cli import terms as terming
 from limbeck.cli.options import Debug, Json
@@ -231,7 +233,7 @@ def _working(work: Callable[[Any, Callable[[], bool]], Any], *, json_: bool, deb
         from limbeck.cli import anatomy, lookback, machine
         from limbeck.cli import render as renderers
 
-        rooms = (renderers, lookback, anatomy, machine, beginning, packaging, reporting, terming)
+        rooms = (renderers, advising, lookback, anatomy, machine, beginning, packaging, repeating, reporting, terming)
         {name: show for room in rooms for name, show in room.RENDERERS.items()}[render](data)
     return data
 
@@ -274,6 +276,8 @@ beginning.register(app, _working, _leave)
 analyzing.register(app, _working, _leave)
 doctoring.register(app, _working, _leave)
 packaging.register(app, _working, _leave)
+advising.register(app, _working, _leave)
+repeating.register(app, _working, _leave)
 reporting.register(app, _working, _leave)
 terming.register(app, _working, _leave)
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from limbeck.cli.training import epoch
 from limbeck.core.events import level
 from limbeck.core.secrets import masked
 
@@ -147,8 +148,7 @@ def _line(event: str, data: dict[str, Any]) -> str:
     if event == "epoch":
         if data["epoch"] != 1 and data["epoch"] % 5:
             return ""
-        shown = {k: v for k, v in data.items() if k not in ("epoch", "note")}
-        return f"  [dim]{data['note']}: epoch {data['epoch']:.0f}, " + ", ".join(f"{k} {v:.4f}" for k, v in shown.items()) + "[/dim]"
+        return f"  [dim]{data['note']}: epoch {data['epoch']:.0f}, {epoch(data)}[/dim]"
     if event == "gate":
         colour = {"PASS": "green", "FAIL": "red"}.get(str(data["status"]), "yellow")
         return f"  [{colour}]{data['status']}[/{colour}] {data['stage']}: " + "; ".join(map(escape, data["verdicts"]))

@@ -13,7 +13,7 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
-from limbeck.cli import behaviour
+from limbeck.cli import behaviour, training
 
 COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "ANOMALOUS": "magenta", "UNVERIFIED": "yellow", "REFUSED": "red"}
 
@@ -117,7 +117,9 @@ def run(data: Mapping[str, Any]) -> None:
     out.print(models_table("Stages judged on validation; baseline, final and control on test", [*rows, *control], width=out.width))
     for stage in data["stages"]:
         out.print(f"  {stage['name']}: {status_text(stage['verdict'])} in {stage['seconds']:.1f} s" + (f" – {stage['error']}" if stage["error"] else ""))
+        _trained(out, stage)
     out.print("  control: the final shape in FP32, trained without a teacher" if control else f"  control not run: {data['control_note']}")
+    _trained(out, data["control"] or {})
     if data.get("chosen"):
         out.print(f"  final is {data['chosen']['stage']}: {data['chosen']['why']}", soft_wrap=True)
     out.print(verdicts_table(data["contract"]))
@@ -133,6 +135,14 @@ def run(data: Mapping[str, Any]) -> None:
         out.print(f"evidence from {one['machine'].get('processor')} ({count}): p50 {p50} ms, p90 {p90} ms", soft_wrap=True)
     if data["closest"]:
         out.print(f"closest: stage {data['closest']['stage']}, worst violation {data['closest']['violation']:.1%}")
+
+
+def _trained(out: Console, model: Mapping[str, Any]) -> None:
+    """How each training of a stage, or of the control, ended."""
+    claims = model.get("claims") or {}
+    for name in ("history", "recovery"):
+        if claims.get(name):
+            out.print(f"    [dim]{'training' if name == 'history' else name}: {training.ended(claims[name])}[/dim]", soft_wrap=True)
 
 
 def judged(data: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 Level = Literal["info", "warning", "error"]
-WARNINGS = frozenset({"note", "no twin", "stage broke", "timing again", "training diverged"})
+WARNINGS = frozenset({"note", "no twin", "stage broke", "timing again", "training diverged", "training stopped"})
 
 
 def level(event: str) -> Level:

@@ -10,7 +10,7 @@ class Fact(StrEnum):
 
     TORCH = "torch"  # blueprint + weights rebuild it as a torch module
     FLOAT_WEIGHTS = "float-weights"  # no weight has been rounded to a grid
-    NARROWER = "narrower"  # channels, heads or units were removed
+    NARROWER = "narrower"  # channels, heads, units, blocks or rows of an embedding were removed
     QUANTIZED = "quantized"  # weights and activations lie on an integer grid
 
 

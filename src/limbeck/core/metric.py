@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from limbeck.core.errors import ConfigError
+from limbeck.core.errors import ConfigError, TaskError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,18 @@ class Metric:
     def __post_init__(self) -> None:
         if self.direction not in ("higher", "lower"):
             raise ConfigError(f"metric '{self.name}'.direction must be 'higher' or 'lower', got {self.direction!r}. Say which way is better.")
+
+    def value(self, rows: Rows) -> float:
+        """The metric over all rows. Raises TaskError if it is undefined (NaN) there."""
+        found = float(self.reduce(rows))
+        if math.isnan(found):
+            count = len(next(iter(rows.values())))
+            raise TaskError(f"metric '{self.name}' is undefined (NaN) on these {count} rows: too few, or all of one class or value. Evaluate on more samples.")
+        return found
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether the first is the better of two."""
+        return self.drop(one, other) < 0
 
     def drop(self, candidate: float, baseline: float) -> float:
         """How much worse the candidate is, in the metric's own unit; negative if it is better."""

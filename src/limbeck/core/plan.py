@@ -26,6 +26,11 @@ class Training:
     clip_norm: Annotated[float, Range(0, None), "largest gradient norm over all that trains; 0 is off"] = 5.0
     keep: Annotated[Literal["last", "best"], "the weights of the last epoch, or of the one that was best on validation; never on test"] = "last"
     checkpoint_steps: Annotated[int, Range(1, None), "steps between checkpoints"] = 200
+    forgetting: Annotated[
+        Literal["off", "stop", "weight"],
+        "what to do when validation samples that were right after the best epoch are wrong: nothing, end with the weights of that epoch, or draw their classes more often",
+    ] = "off"
+    forgetting_limit: Annotated[float, Range(0, 1), "share of those samples (under `weight`: of a class's) that may be lost before anything is done"] = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

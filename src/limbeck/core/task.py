@@ -35,7 +35,8 @@ class Task:
     views: a recipe of augmentation that can be replayed (`limbeck.Views`); None: samples as they are.
     preprocess: how raw data becomes samples, as data for whoever deploys.
     slices: name → function of a batch that gives one bool a sample.
-    ensemble: how an ensemble's members are joined: the mean of their outputs, or the log of their mean probabilities.
+    ensemble: how an ensemble's members are joined: the mean of their outputs, the log of their mean probabilities, or the union
+        of the outputs that each names (teachers of several tasks).
     """
 
     metric: Metric
@@ -51,7 +52,7 @@ class Task:
     views: Any = None
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     slices: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
-    ensemble: Literal["outputs", "probabilities"] = "outputs"
+    ensemble: Literal["outputs", "probabilities", "union"] = "outputs"
     folder: Path = Path()
 
     def model(self, name: str) -> Factory | Sequence[Factory]:

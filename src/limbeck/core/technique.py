@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from limbeck.core.candidate import Candidate
 from limbeck.core.facts import Data, Fact
+from limbeck.core.metric import Rows
 from limbeck.core.task import Task
 
 if TYPE_CHECKING:
@@ -49,11 +50,13 @@ class Reads:
 
     outputs: the labels of the terms that read whole outputs. softened: for each other, the temperature of the softmax that is all it reads.
     taps: the teacher's module paths.
+    live: whether it is asked about other samples than the training split's, which no cache can know.
     """
 
     outputs: tuple[str, ...] = ()
     softened: Mapping[str, float] = field(default_factory=dict)
     taps: tuple[str, ...] = ()
+    live: bool = False
 
 
 class Selective(ABC):
@@ -111,7 +114,14 @@ class Context(Protocol):
         ...
 
     @property
-    def signals(self) -> Signals: ...
+    def signals(self) -> Signals:
+        """The task's teacher's answers."""
+        ...
+
+    def answers(self, candidate: Candidate, *, apart: bool = False) -> Signals:
+        """Another model's answers, kept as the teacher's are; `apart`: those of an ensemble's members, each for itself."""
+        ...
+
     @property
     def rng(self) -> Rng: ...
     @property
@@ -132,6 +142,10 @@ class Context(Protocol):
 
     def score(self, candidate: Candidate) -> float:
         """The metric on validation, in torch."""
+        ...
+
+    def rows(self, candidate: Candidate | None = None) -> Rows:
+        """What `score` is reduced from: the metric's rows on validation, in torch; without a candidate, the teacher's."""
         ...
 
     def time(self, candidate: Candidate) -> float:
@@ -163,6 +177,7 @@ class Card:
     zero: Callable[[], Any] | None  # the config of zero strength, under which it is the identity
     example: Callable[[], Any]  # a small config with which the contract checks run it
     exempt: Mapping[str, str]  # contract check → the reason why it doesn't apply
+    checked_on: Literal["images", "tokens"]  # what the contract checks' small task is made of
 
 
 def technique(
@@ -179,6 +194,7 @@ def technique(
     zero: Callable[[], Any] | None = None,
     example: Callable[[], Any] | None = None,
     exempt: Mapping[str, str] | None = None,
+    checked_on: Literal["images", "tokens"] = "images",
 ) -> Callable[[Function], Function]:
     """Attach a `Card` to a technique's function as `function.card`. The config is the type of its second parameter."""
 
@@ -204,6 +220,7 @@ def technique(
             zero=zero,
             example=example or config,
             exempt=dict(exempt or {}),
+            checked_on=checked_on,
         )
         function.card = card
         return function

@@ -10,7 +10,7 @@ import numpy as np
 from limbeck.core.evidence import Status, Verdict
 from limbeck.core.metric import Metric, Rows
 from limbeck.evaluation import quality, slices
-from limbeck.stats import calibration, paired
+from limbeck.stats import answers, calibration, paired
 
 NO_FLIPS = "flips need a metric that is the share of independent samples answered right"
 NO_CONFIDENCE = "calibration needs rows with a column 'confidence' (the probability of the predicted class) beside 'correct', or 'predicted' and 'target'"
@@ -67,27 +67,7 @@ class Behaviour:
     @property
     def agreement(self) -> float | None:
         """The share of samples to which candidate and baseline give the same answer, right or wrong."""
-        if self.baseline is None:
-            return None
-        first, second = (whole(rows, "predicted") for rows in (self.candidate, self.baseline))
-        return float((first == second).mean()) if first is not None and second is not None and len(first) else None
-
-
-def trust(rows: Rows | None) -> tuple[np.ndarray, np.ndarray] | None:
-    """How sure a model was of each answer, and whether it was right; None where the rows don't say."""
-    if rows is None or "confidence" not in rows or rows["confidence"].ndim != 1 or not len(rows["confidence"]):
-        return None
-    answers, labels = whole(rows, "predicted"), whole(rows, "target")
-    correct = answers == labels if answers is not None and labels is not None else rows.get("correct")
-    if correct is None or not np.isin(correct, (0, 1)).all():
-        return None
-    return rows["confidence"].astype(np.float64), correct.astype(np.float64)
-
-
-def whole(rows: Rows, name: str) -> np.ndarray | None:
-    """The column of this name, if it holds one whole number a sample."""
-    column = rows.get(name)
-    return column if column is not None and column.ndim == 1 and column.dtype.kind in "iu" else None
+        return None if self.baseline is None else answers.agreement(self.candidate, self.baseline)
 
 
 def max_flips(behaviour: Behaviour | None, limit: float) -> Verdict:
@@ -110,7 +90,7 @@ def max_flips(behaviour: Behaviour | None, limit: float) -> Verdict:
 
 def max_ece(behaviour: Behaviour | None, limit: float) -> Verdict:
     """The candidate's expected calibration error, by an upper bound of the bootstrap."""
-    own = trust(behaviour.candidate) if behaviour else None
+    own = answers.trust(behaviour.candidate) if behaviour else None
     if behaviour is None or own is None:
         return Verdict(gate="max_ece", status=Status.UNVERIFIED, limit=limit, reason=NO_CONFIDENCE if behaviour else "calibration was not measured")
     if (count := behaviour.units_count) < slices.LEAST:
@@ -152,7 +132,7 @@ def _flips(behaviour: Behaviour) -> dict[str, Any] | None:
 
 def _calibration(behaviour: Behaviour) -> dict[str, Any] | None:
     """Both errors, each with its upper bound and its bins."""
-    own, before = trust(behaviour.candidate), trust(behaviour.baseline)
+    own, before = answers.trust(behaviour.candidate), answers.trust(behaviour.baseline)
     if own is None:
         return None
     return {"candidate": _reliability(behaviour, own), "baseline": _reliability(behaviour, before) if before else None}

@@ -99,10 +99,7 @@ def _columns(task: Task, rows: Rows) -> Arrays:
 
 def value(metric: Metric, rows: Rows) -> float:
     """The metric over all rows. Raises TaskError if it is undefined (NaN) there."""
-    found = float(metric.reduce(rows))
-    if np.isnan(found):
-        raise TaskError(f"metric '{metric.name}' is undefined (NaN) on these {_length(rows)} rows: too few, or all of one class or value. Evaluate on more samples.")
-    return found
+    return metric.value(rows)
 
 
 def interval(metric: Metric, rows: Rows, *, confidence: float = 0.95) -> Interval:

@@ -22,7 +22,7 @@ MOST_ELEMENTS = 1 << 28  # numbers in a family's model: 1 GiB in float32
 
 
 class Ensemble(nn.Module):
-    """Several models as one: the mean of their outputs, or the log of the mean of their probabilities."""
+    """Several models as one: the mean of their outputs, the log of the mean of their probabilities, or the union of what each names."""
 
     def __init__(self, members: Sequence[nn.Module], join: str):
         super().__init__()
@@ -30,7 +30,8 @@ class Ensemble(nn.Module):
         self.join = join
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self._joined([m(*args, **kwargs) for m in self.members])
+        raws = [m(*args, **kwargs) for m in self.members]
+        return _united(raws) if self.join == "union" else self._joined(raws)
 
     def _joined(self, raws: list[Any]) -> Any:
         first = raws[0]
@@ -42,6 +43,18 @@ class Ensemble(nn.Module):
         if isinstance(first, Mapping):
             return {k: self._joined([r[k] for r in raws]) for k in first if isinstance(first[k], (Tensor, Mapping, tuple, list))}
         return tuple(self._joined(list(r)) for r in zip(*raws, strict=True))
+
+
+def _united(raws: list[Any]) -> dict[str, Any]:
+    """What all members named. Raises ConfigError where one gives no names, or two the same."""
+    found: dict[str, Any] = {}
+    for number, raw in enumerate(raws):
+        if not isinstance(raw, Mapping):
+            raise ConfigError(f"ensemble = 'union' takes members that return a dict of tensors; member {number} returns {type(raw).__name__}. Let each name its outputs.")
+        if twice := found.keys() & raw.keys():
+            raise ConfigError(f"ensemble = 'union' takes members with different outputs; '{min(twice)}' is given by member {number} and by one before it. Name them apart.")
+        found |= raw
+    return found
 
 
 def build(blueprint: Blueprint, task: Task) -> nn.Module:
@@ -118,13 +131,22 @@ def captured(model: nn.Module) -> dict[str, Tensor]:
 def torch_form(model: nn.Module, blueprint: Blueprint, task: Task, batch: Any) -> TorchForm:
     """The form of an edited model, proved: rebuilt from blueprint and weights, it must give the same bits on `batch`.
 
-    Raises: ReplayError if it doesn't; nothing that can't be loaded again leaves a technique.
+    Raises: ReplayError if it doesn't; nothing that can't be loaded again leaves a technique. TaskError if an unedited model doesn't run.
     """
     form = TorchForm(blueprint, captured(model))
     again = rebuild(form, task)
     training = model.training
     with torch.no_grad():
-        expected, got = predict(task, model.eval(), batch), predict(task, again, batch)
+        try:
+            expected = predict(task, model.eval(), batch)
+        except RuntimeError as error:
+            if blueprint.edits:
+                raise
+            raise TaskError(
+                f"the model '{blueprint.factory}' doesn't run on the inputs that task '{task.name}' gives: {str(error).splitlines()[0]}. Teacher and student are given the same "
+                "inputs; what one of them wants otherwise (size, channels, scale) belongs into its own module, as in nn.Sequential(Resize(…), model)."
+            ) from error
+        got = predict(task, again, batch)
     model.train(training)
     for name, value in expected.items():
         if not torch.equal(value, got[name]):

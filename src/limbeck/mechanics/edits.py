@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.core.errors import ReplayError, near
-from limbeck.mechanics import quantizers
+from limbeck.mechanics import embeddings, quantizers, reuse, stacks
 
 Edit = Mapping[str, Any]
 DAMAGED = "The blueprint was damaged or written by another version."
@@ -105,9 +105,12 @@ def _fitting(path: str, key: str, old: Any, new: Any) -> Any:
 
 
 KINDS: dict[str, Callable[[nn.Module, list[Edit]], None]] = {
+    "drop": stacks.drop_edits,
     "fold": quantizers.fold_edits,
     "quantize": quantizers.quantize_edits,
     "reshape": _reshape,
+    reuse.KIND: reuse.reuse_head_edits,
+    "vocabulary": embeddings.vocabulary_edits,
 }
 
 

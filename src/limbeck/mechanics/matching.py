@@ -1,19 +1,22 @@
-"""Which layer of the teacher answers to a layer of the student: `teacher = "auto"`."""
+"""Which layer of the teacher answers to a layer of the student: `teacher = "auto"` by shape, depth and name, "auto:cka" by what both hold."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from limbeck.core.errors import ConfigError, near
+from limbeck.mechanics.alignment import Calls, linear_cka, vectors
 from limbeck.mechanics.taps import INTO, first_tensor
 
 AUTO = "auto:"  # a teacher's tap of this beginning stands for the layer that answers to the student's path behind it
+BY_CKA = "auto:cka:"  # and this one, for the layer whose features are most alike
+CHOICES = {"auto": AUTO, "auto:cka": BY_CKA}  # what users write for a teacher's layer
 INSIDE = ">"  # "auto:<path>><name>": the module of this name inside the one that answers to the student's path
 FARTHEST = 0.35  # of the depth: a layer beyond isn't taken for the one that answers
 
@@ -26,14 +29,16 @@ class Layer:
     kind: str
     shape: tuple[int, ...]  # batch first
     depth: float
+    model: nn.Module | None = field(default=None, repr=False, compare=False)  # that it is a place of
 
 
 @dataclass(frozen=True)
 class Match:
-    """A layer of the student and the teacher's that answers to it."""
+    """A layer of the student and the teacher's that answers to it. `cka`: how alike their features are, where that decided."""
 
     student: Layer
     teacher: Layer
+    cka: float | None = None
 
 
 def layers(model: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Layer, ...]:
@@ -64,7 +69,7 @@ def layers(model: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> tuple[La
             handle.remove()
         for module, training in modes.items():
             module.training = training
-    return tuple(Layer(path, kind, shape, depth / max(ran[0], 1)) for path, (kind, shape, depth) in found.items())
+    return tuple(Layer(path, kind, shape, depth / max(ran[0], 1), model) for path, (kind, shape, depth) in found.items())
 
 
 def match(path: str, student: Sequence[Layer], teacher: Sequence[Layer]) -> Match:
@@ -77,30 +82,87 @@ def match(path: str, student: Sequence[Layer], teacher: Sequence[Layer]) -> Matc
 
     Raises: ConfigError if the student's layer isn't reached, or no layer of the teacher can answer.
     """
-    own = next((layer for layer in student if layer.path == path), None)
-    if own is None:
-        raise ConfigError(f"the student has no layer '{path}' that runs, so none of the teacher's can be matched to it. {near(path, (layer.path for layer in student))}")
+    own = _own(path, student)
     able = [t for t in teacher if t.path.startswith(INTO) == path.startswith(INTO) and len(t.shape) == len(own.shape) and t.shape[0] == own.shape[0]]
     close = [t for t in able if abs(t.depth - own.depth) <= FARTHEST]
     if not close:
         seen = f"those of its rank stand at {', '.join(sorted({f'{t.depth:.2f}' for t in able}))}" if able else f"none gives {len(own.shape)} dimensions"
         raise ConfigError(f"no layer of the teacher answers to the student's '{path}' ({list(own.shape)}, at depth {own.depth:.2f}): {seen}. Name the teacher's layer.")
-    return Match(own, min(close, key=lambda t: (_apart(own, t), -_alike(own.path, t.path), _gap(own, t, student, teacher), t.kind != own.kind, len(t.path), t.path)))
+    return Match(own, min(close, key=lambda t: _nearness(own, t, student, teacher)))
 
 
-def resolved(asked: Sequence[str], student: Sequence[Layer], teacher: Sequence[Layer]) -> tuple[tuple[Match, ...], dict[str, str]]:
-    """Every match that these "auto:" taps ask for, once, and the teacher's path that each tap stands for."""
-    parts = {tap: tap.removeprefix(AUTO).partition(INSIDE) for tap in asked}
-    found = {path: match(path, student, teacher) for path, _, _ in parts.values()}
-    return tuple(found.values()), {tap: found[path].teacher.path + (f".{inside}" if inside else "") for tap, (path, _, inside) in parts.items()}
+def match_by_cka(paths: Sequence[str], student: Sequence[Layer], teacher: Sequence[Layer], given: Calls) -> dict[str, Match]:
+    """The teacher's layer for each of these of the student's: the one whose features are most alike by linear CKA on the samples of `given`.
+
+    Maps, tokens and vectors are compared by their means, so that a map can answer to tokens. Of layers that are equally alike (to three
+    digits) the one is taken that has as many dimensions, then as `match` has it: resolution, name, depth, class of module, the outermost.
+
+    Raises: ConfigError if a layer of the student isn't reached or gives no features, or none of the teacher's can answer.
+    """
+    own = {path: _own(path, student) for path in paths}
+    into = {path.startswith(INTO) for path in paths}
+    able = {t.path: t for t in teacher if t.path.startswith(INTO) in into and len(t.shape) in (2, 3, 4)}
+    if not able or not own:
+        raise ConfigError('no layer of the teacher gives features that "auto:cka" could compare. Name the teacher\'s layer.')
+    theirs = dict(vectors(_model(teacher), {path: width_of(t.shape) for path, t in able.items()}, given))
+    found = {}
+    for path, mine in vectors(_model(student), {path: width_of(layer.shape) for path, layer in own.items()}, given):
+        alike = {t: linear_cka(mine, value) for t, value in theirs.items() if t.startswith(INTO) == path.startswith(INTO)}
+        if alike:
+            best = min(alike, key=lambda t: (-round(alike[t], 3), len(able[t].shape) != len(own[path].shape), *_nearness(own[path], able[t], student, teacher)))
+            found[path] = Match(own[path], able[best], alike[best])
+    for path in own.keys() - found.keys():
+        raise ConfigError(f"the student's '{path}' ({list(own[path].shape)}) gives no features that \"auto:cka\" could compare. Name another layer, or the teacher's.")
+    return found
+
+
+def resolved(asked: Sequence[str], student: Sequence[Layer], teacher: Sequence[Layer], given: Callable[[], Calls] | None = None) -> tuple[tuple[Match, ...], dict[str, str]]:
+    """Every match that these "auto:" taps ask for, once, and the teacher's path that each tap stands for.
+
+    given: what the models are called with where features are compared.
+    """
+    parts = {tap: (prefix, *tap.removeprefix(prefix).partition(INSIDE)) for tap in asked for prefix in (BY_CKA if tap.startswith(BY_CKA) else AUTO,)}
+    found = {(prefix, path): match(path, student, teacher) for prefix, path, _, _ in parts.values() if prefix == AUTO}
+    compared = list(dict.fromkeys(path for prefix, path, _, _ in parts.values() if prefix == BY_CKA))
+    if compared and given:
+        found |= {(BY_CKA, path): at for path, at in match_by_cka(compared, student, teacher, given()).items()}
+    return tuple(found.values()), {tap: found[prefix, path].teacher.path + (f".{inside}" if inside else "") for tap, (prefix, path, _, inside) in parts.items()}
 
 
 def table(matches: Sequence[Match]) -> str:
-    """What answers to what, as lines of Markdown."""
+    """What answers to what, as lines of Markdown; with CKA, where that decided."""
+    by_cka = any(m.cka is not None for m in matches)
     rows = [
-        f"| `{m.student.path}` | {list(m.student.shape[1:])} | {m.student.depth:.2f} | `{m.teacher.path}` | {list(m.teacher.shape[1:])} | {m.teacher.depth:.2f} |" for m in matches
+        f"| `{m.student.path}` | {list(m.student.shape[1:])} | {m.student.depth:.2f} | `{m.teacher.path}` | {list(m.teacher.shape[1:])} | {m.teacher.depth:.2f} |"
+        + (f" {'' if m.cka is None else f'{m.cka:.3f}'} |" if by_cka else "")
+        for m in matches
     ]
-    return "\n".join(["| student | shape | depth | teacher | shape | depth |", "| --- | --- | --- | --- | --- | --- |", *rows])
+    heads = ["| student | shape | depth | teacher | shape | depth |" + (" CKA |" if by_cka else ""), "| --- | --- | --- | --- | --- | --- |" + (" --- |" if by_cka else "")]
+    return "\n".join([*heads, *rows])
+
+
+def _own(path: str, student: Sequence[Layer]) -> Layer:
+    own = next((layer for layer in student if layer.path == path), None)
+    if own is None:
+        raise ConfigError(f"the student has no layer '{path}' that runs, so none of the teacher's can be matched to it. {near(path, (layer.path for layer in student))}")
+    return own
+
+
+def _model(layers: Sequence[Layer]) -> nn.Module:
+    model = layers[0].model if layers else None
+    if model is None:
+        raise ConfigError('"auto:cka" reads features of a model, and this one is known by its shapes alone. Name the teacher\'s layer.')
+    return model
+
+
+def width_of(shape: Sequence[int]) -> int:
+    """Channels of a map, the dimension of tokens or a vector."""
+    return shape[2] if len(shape) == 3 else shape[1]
+
+
+def _nearness(own: Layer, other: Layer, student: Sequence[Layer], teacher: Sequence[Layer]) -> tuple:
+    """What decides between layers, the smaller the nearer."""
+    return _apart(own, other), -_alike(own.path, other.path), _gap(own, other, student, teacher), other.kind != own.kind, len(other.path), other.path
 
 
 def _apart(a: Layer, b: Layer) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -14,12 +14,18 @@ from torch import Tensor, nn
 from limbeck.core.errors import ConfigError
 from limbeck.core.task import Task
 from limbeck.core.technique import Reads, Selective, Signals
+from limbeck.mechanics.alignment import calls
 from limbeck.mechanics.data import Reader, arguments, batch_of, named_outputs
-from limbeck.mechanics.matching import AUTO, Match, layers, resolved
+from limbeck.mechanics.depths import placed
+from limbeck.mechanics.matching import AUTO, BY_CKA, Match, layers, resolved
+from limbeck.mechanics.ranks import Ranks, current, inner
 from limbeck.mechanics.taps import PREFIX, tapped, with_taps
+from limbeck.mechanics.views import Mixed, Viewer, refuse
 
 Outputs = Mapping[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
+Balance = Literal["static", "uncertainty"]
+BALANCE = "balance"  # where a bound objective keeps what balances its terms
 PREPARING = 64  # samples in one batch of a pass that a term makes before training
 
 
@@ -37,7 +43,9 @@ class Seen:
     own: Any = None  # the module that this term built: what it trains besides the student, or keeps from step to step
     args: tuple = ()  # the positional arguments that both models were called with: the view, not the sample as it is
     inputs: Mapping[str, Any] = field(default_factory=dict)  # and the keyword arguments
-    matched: Mapping[str, str] = field(default_factory=dict)  # "auto:<student's path>" → the teacher's path
+    matched: Mapping[str, str] = field(default_factory=dict)  # "auto:<student's path>" → the teacher's path; "own:<place>" → the student's
+    view: int = 0  # which view of the samples both models were called with
+    mixed: Mixed | None = None  # with whom samples were mixed, and how much: then each has two labels
 
     def tap(self, side: Literal["student", "teacher"], path: str) -> Tensor:
         """What the module at this path gave; "auto:<path>" is the teacher's that answers to the student's."""
@@ -60,11 +68,39 @@ class Wiring:
         return (self.student_shapes if side == "student" else self.teacher_shapes)[PREFIX + self.matched.get(path, path)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """When a term pulls, in shares of the training: from `start` to `end`, its weight rising linearly over `warmup` after the start."""
+
+    start: float = 0.0
+    end: float = 1.0
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end <= 1 or not 0 <= self.warmup <= 1:
+            raise ConfigError(
+                f"a term's window must lie in [0, 1] and end after it starts, got start {self.start!r}, end {self.end!r}, warmup {self.warmup!r}. "
+                "They are shares of the training: 0.5 is its middle."
+            )
+
+    def open(self, done: float) -> bool:
+        """Whether the term pulls when `done` of the training lies behind."""
+        return self.start <= done < self.end or done >= self.end == 1
+
+    def share(self, done: float) -> float:
+        """What the weight is multiplied with there."""
+        return min((done - self.start) / self.warmup, 1.0) if self.warmup else 1.0
+
+
+ALWAYS = Window()
+
+
 @dataclass(frozen=True)
 class Term:
     """One pull on the student: `function(seen) → loss`, a scalar averaged over the batch.
 
-    teacher: whether it reads the teacher's outputs. labels: whether it reads the batch's labels.
+    teacher: whether it reads the teacher's outputs. labels: whether it reads the batch's labels; mixes: then, whether it knows what to do
+        where samples are mixed (`Seen.mixed`). Else it is refused under such views.
     relational: whether samples of a batch are compared with each other, so that it depends on who shares one.
     student_taps, teacher_taps: module paths whose outputs it reads; "in:<path>" taps what goes into a module;
         "auto:<student's path>" the teacher's layer that answers to one of the student's.
@@ -73,18 +109,25 @@ class Term:
     agrees: whether it is 0 where student and teacher agree.
     reads: what of the teacher's answers: "outputs", "taps" or "both"; empty: its taps if it has some, else outputs. A temperature T says
         that softmax(logits / T) is all, as in forward KL: then a sparse cache can serve it.
+    window: when it pulls; outside of it, it isn't computed.
+    chosen: layers of the student that it taps besides, and that are found when it is bound (`depths.HEAD`, `depths.at`).
+    tells: figures to show beside its value, by name: "temperature of ctkd".
     """
 
     name: str
     function: Callable[[Seen], Tensor]
     teacher: bool = False
     labels: bool = False
+    mixes: bool = False
     relational: bool = False
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
     builds: Callable[[Wiring], nn.Module] | None = None
     agrees: bool = True
     reads: Literal["", "outputs", "taps", "both"] | float = ""
+    window: Window = ALWAYS
+    chosen: tuple[str, ...] = ()
+    tells: Callable[[Seen], Mapping[str, Tensor | float]] | None = None
 
     def __rmul__(self, weight: float) -> Objective:
         return Objective(((float(weight), self),))
@@ -95,9 +138,14 @@ class Term:
 
 @dataclass(frozen=True)
 class Objective:
-    """A weighted sum of terms. A term of weight zero is never computed."""
+    """A weighted sum of terms. A term of weight zero is never computed.
+
+    balance: "static" takes the weights as they are; "uncertainty" multiplies each by exp(−s) and adds s, a number of the term's own that
+        trains with the student (Kendall et al. 2018, arXiv:1705.07115, §3.2): large and noisy losses weigh less.
+    """
 
     terms: tuple[tuple[float, Term], ...]
+    balance: Balance = "static"
 
     def __post_init__(self) -> None:
         for weight, term in self.terms:
@@ -105,10 +153,14 @@ class Objective:
                 raise ConfigError(f"the weight of '{term.name}' must be ≥ 0, got {weight!r}. Leave the term out to switch it off.")
 
     def __add__(self, other: Term | Objective) -> Objective:
-        return Objective((*self.terms, *(other.terms if isinstance(other, Objective) else ((1.0, other),))))
+        return replace(self, terms=(*self.terms, *(other.terms if isinstance(other, Objective) else ((1.0, other),))))
 
     def __rmul__(self, weight: float) -> Objective:
-        return Objective(tuple((weight * w, t) for w, t in self.terms))
+        return replace(self, terms=tuple((weight * w, t) for w, t in self.terms))
+
+    def balanced(self, balance: Balance) -> Objective:
+        """The same terms under another balance."""
+        return replace(self, balance=balance)
 
     @property
     def active(self) -> tuple[tuple[str, float, Term], ...]:
@@ -125,6 +177,11 @@ class Objective:
         """The module paths that the terms tap on one side, each once."""
         return tuple(dict.fromkeys(path for _, _, term in self.active for path in (term.student_taps if side == "student_taps" else term.teacher_taps)))
 
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The student's layers that terms leave to be found, each once."""
+        return tuple(dict.fromkeys(place for _, _, term in self.active for place in term.chosen))
+
     def bind(self, task: Task, signals: Signals | None = None, student: nn.Module | None = None, *, seed: int = 0) -> BoundObjective:
         """For a loop, yours or ours: `loss, parts = bound(student, batch, ids)`, and `bound.parameters()` beside the student's in the optimizer.
 
@@ -132,16 +189,20 @@ class Objective:
             student: The model that will be trained; needed where a term trains something of its own, whose sizes are read off it, or where
                 the teacher's layer is "auto".
             seed: Of the first weights of what terms train.
-        Raises: ConfigError if no term is active, a teacher is needed and none is given, or a tap doesn't exist.
+        Raises: ConfigError if no term is active, a teacher is needed and none is given, a tap doesn't exist, or a term can't do with the views.
         """
         if not self.active:
             raise ConfigError("an objective needs a term with a weight above zero, got none. Give one, as in 1.0 * task_loss().")
         if self.needs_teacher and signals is None:
             names = [label for label, _, t in self.active if t.teacher]
             raise ConfigError(f"{', '.join(names)} needs a teacher's outputs, got no signals. Give LiveTeacher(task, model) or a cache of one.")
-        matches, matched = self._matched(task, signals, student)
+        refuse(task, [label for label, _, t in self.active if t.labels and not t.mixes])
+        own = self._own(task, student)
+        matches, matched = self._matched(task, signals, student, own)
         wanted = tuple(dict.fromkeys(matched.get(path, path) for path in self.taps("teacher_taps")))
-        bound = BoundObjective(self, task, self._served(signals, wanted), nn.ModuleDict(), matches, matched)
+        bound = BoundObjective(self, task, self._served(signals, wanted), nn.ModuleDict(), matches, {**own, **matched}, current())
+        if self.balance == "uncertainty":
+            bound.module[BALANCE] = nn.ParameterDict({label: nn.Parameter(torch.zeros(())) for label, _, _ in self.active})
         building = [(label, t.builds) for label, _, t in self.active if t.builds]
         if not building:
             return bound
@@ -164,14 +225,28 @@ class Objective:
         whole = tuple(label for label, _, t in self.active if t.teacher and (t.reads in ("outputs", "both") or (t.reads == "" and not t.teacher_taps)))
         return signals.serving(Reads(whole, softened, taps))
 
-    def _matched(self, task: Task, signals: Signals | None, student: nn.Module | None) -> tuple[tuple[Match, ...], dict[str, str]]:
+    def _own(self, task: Task, student: nn.Module | None) -> dict[str, str]:
+        """The student's path that each chosen layer stands for."""
+        if not self.chosen:
+            return {}
+        if student is None:
+            raise ConfigError("a layer that is left to be found needs the student. Give it: objective.bind(task, signals, student), or name the layer.")
+        return placed(self.chosen, task, student)
+
+    def _matched(self, task: Task, signals: Signals | None, student: nn.Module | None, own: Mapping[str, str]) -> tuple[tuple[Match, ...], dict[str, str]]:
         """What the teacher's taps that say "auto" stand for: the layers that were matched, and each tap's path."""
         asked = [path for path in self.taps("teacher_taps") if path.startswith(AUTO)]
         if not asked or not signals:
             return (), {}
         if student is None:
             raise ConfigError('teacher = "auto" needs the student, whose layers are matched. Give it: objective.bind(task, signals, student).')
-        return resolved(asked, layers(student, *arguments(task, batch_of(task, "train", [0, 1]))), signals.layers())
+        stands = {}
+        for tap in asked:
+            prefix = BY_CKA if tap.startswith(BY_CKA) else AUTO
+            stands[tap] = prefix + own.get(tap.removeprefix(prefix), tap.removeprefix(prefix))
+        places = layers(student, *arguments(task, batch_of(task, "train", [0, 1])))
+        matches, paths = resolved(list(dict.fromkeys(stands.values())), places, signals.layers(), lambda: calls(task))
+        return matches, {path: paths[stood] for path, stood in stands.items()}
 
 
 @dataclass(frozen=True)
@@ -180,6 +255,7 @@ class BoundObjective:
 
     module: what terms train besides the student, by their label. It is never part of the student.
     matches: the teacher's layers that were chosen for those of the student; `matching.table` prints them.
+    ranks: this process among those that train together, if there are several: terms that compare samples see those of all.
     """
 
     objective: Objective
@@ -187,30 +263,60 @@ class BoundObjective:
     signals: Signals | None
     module: nn.ModuleDict
     matches: tuple[Match, ...] = ()
-    matched: Mapping[str, str] = field(default_factory=dict)  # "auto:<student's path>" → the teacher's path
+    matched: Mapping[str, str] = field(default_factory=dict)  # "auto:<student's path>" → the teacher's path; "own:<place>" → the student's
+    ranks: Ranks | None = None
+    viewer: Viewer = cast(Viewer, None)  # the task's, made here unless it is given: what it keeps in memory is read once, and shared by copies
 
-    def __call__(self, student: nn.Module, batch: Any, ids: np.ndarray, view: int = 0, *, done: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and each term's own value, unweighted and detached."""
-        seen = self.see(student, batch, ids, view, done=done)
-        own = dict(self.module.items())
-        values = [(label, weight, term.function(replace(seen, own=own.get(label)))) for label, weight, term in self.objective.active]
-        loss = values[0][1] * values[0][2]
-        for _, weight, value in values[1:]:
-            loss = loss + weight * value
-        return loss, {label: value.detach() for label, _, value in values}
+    def __post_init__(self) -> None:
+        if self.viewer is None or self.viewer.task is not self.task:
+            object.__setattr__(self, "viewer", Viewer(self.task))
 
-    def see(self, student: nn.Module, batch: Any, ids: np.ndarray, view: int = 0, *, done: float = 0.0) -> Seen:
-        """One step's outputs of student and teacher, with what is tapped."""
-        views = np.full(len(ids), view)
-        args, kwargs = self.task.views.apply_to(self.task, batch, ids, views) if self.task.views else arguments(self.task, batch)
-        teacher = self.signals.teacher(ids, view, args, kwargs) if self.signals and self.objective.needs_teacher else {}
-        with tapped(student, self.objective.taps("student_taps")) as seen:
+    def __call__(
+        self, student: nn.Module, batch: Any, ids: np.ndarray, view: int = 0, *, done: float = 0.0, pulls: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and each term's own value, unweighted and detached. `pulls`, if given, is filled with weight · term, its graph kept."""
+        pulling = [(label, weight * term.window.share(done), term) for label, weight, term in self.objective.active if term.window.open(done)]
+        if not pulling:
+            names = ", ".join(label for label, _, _ in self.objective.active)
+            raise ConfigError(f"no term pulls at {done:.0%} of the training: {names} pull before or after. Let their windows cover all of it.")
+        seen = self.see(student, batch, ids, view, done=done, teacher=any(term.teacher for _, _, term in pulling))
+        own, balance = dict(self.module.items()), self._balance()
+        whole = self.ranks.gathered(seen) if self.ranks and any(term.relational for _, _, term in pulling) else seen
+        steps = {label: replace(whole if term.relational else seen, own=own.get(label)) for label, _, term in pulling}
+        values = [(label, weight, term.function(steps[label])) for label, weight, term in pulling]
+        parts = {label: value.detach() for label, _, value in values}
+        parts |= {f"{name} of {label}": torch.as_tensor(figure).detach() for label, _, term in pulling if term.tells for name, figure in term.tells(steps[label]).items()}
+        losses = [weight * value if balance is None else weight * torch.exp(-balance[label]) * value + balance[label] for label, weight, value in values]
+        if pulls is not None:
+            pulls |= {label: loss for (label, _, _), loss in zip(values, losses, strict=True)}
+        if balance is not None:
+            parts |= {f"weight of {label}": (weight * torch.exp(-balance[label])).detach() for label, weight, _ in values}
+        return sum(losses[1:], losses[0]), parts
+
+    def _balance(self) -> nn.ParameterDict | None:
+        """The terms' own numbers s, where their weights are learned."""
+        found = self.module[BALANCE] if BALANCE in self.module else None
+        return found if isinstance(found, nn.ParameterDict) else None
+
+    def see(self, student: nn.Module, batch: Any, ids: np.ndarray, view: int = 0, *, done: float = 0.0, teacher: bool = True) -> Seen:
+        """One step's outputs of student and teacher, with what is tapped; the teacher isn't asked where nothing that pulls reads it."""
+        shown = self.viewer.see(batch, ids, view)
+        args, kwargs = shown.args, shown.kwargs
+        answers = self.signals.teacher(ids, view, args, kwargs) if teacher and self.signals and self.objective.needs_teacher else {}
+        taps = dict.fromkeys((*self.objective.taps("student_taps"), *(self.matched[place] for place in self.objective.chosen)))
+        with tapped(inner(student), tuple(taps)) as seen:
             outputs = named_outputs(self.task, student(*args, **kwargs))
-        return Seen(self.task, student, with_taps(outputs, seen), teacher, batch, ids, done, args=args, inputs=kwargs, matched=self.matched)
+        return Seen(self.task, inner(student), with_taps(outputs, seen), answers, batch, ids, done, args=args, inputs=kwargs, matched=self.matched, view=view, mixed=shown.mixed)
 
     def parameters(self) -> list[nn.Parameter]:
         """What terms train besides the student: into the optimizer and the clipping with it."""
         return [p for p in self.module.parameters() if p.requires_grad]
+
+    def share_gradients(self) -> None:
+        """After each backward pass of a loop of your own under DistributedDataParallel, which averages the student's gradients alone: those of
+        what terms train are averaged too. Nothing in one process."""
+        if self.ranks and self.parameters():
+            self.ranks.add_gradients_(self.parameters(), 1 / self.ranks.count)
 
     def wiring(self, student: nn.Module) -> Wiring:
         """Shapes of the first two samples' outputs, and a way to pass over the training split; the student's modes stay as they are."""

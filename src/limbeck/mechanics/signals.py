@@ -70,7 +70,7 @@ class CachedTeacher(Selective):
 
     def __post_init__(self) -> None:
         asking = Pass(self.live, self.batch_size, self.progress, self.stop, self.note)
-        manifest = {"holds": "outputs", "dtype": self.dtype, **self.identity}
+        manifest = {"holds": "outputs", "dtype": self.dtype, **asking.bound_to(self.identity)}
 
         def make(view: int, samples: Sequence[np.ndarray]) -> Iterator[dict[str, Stored]]:
             for name, shape in asking.sizes.items():
@@ -86,6 +86,8 @@ class CachedTeacher(Selective):
         object.__setattr__(self, "_shards", Shards(self.folder, manifest, asking.count, self.shard, make, self.note))
 
     def serving(self, reads: Reads) -> Signals:
+        if reads.live:
+            return self.live.tapped(reads.taps) if reads.taps else self.live
         if not reads.taps:
             return self
         if self.features == "live":
@@ -121,7 +123,7 @@ class CachedTaps:
     def __post_init__(self) -> None:
         live = self.live.tapped(self.paths)
         asking = replace(self.asking, live=live) if self.asking else Pass(live)
-        manifest = {"holds": "features", "taps": sorted(self.paths), "dtype": self.dtype, **self.identity}
+        manifest = {"holds": "features", "taps": sorted(self.paths), "dtype": self.dtype, **asking.bound_to(self.identity)}
         folder = self.folder / f"features-{self.dtype}-{hashlib.sha256(json.dumps(sorted(self.paths)).encode()).hexdigest()[:12]}"
         sample = 4 * sum(math.prod(shape) for name, shape in asking.sizes.items() if name.startswith(PREFIX))
 
@@ -177,7 +179,7 @@ class SparseTeacher(Selective):
         asking = Pass(self.live, self.batch_size, self.progress, self.stop, self.note)
         main = main_name(self.live.task, asking.sizes)
         layout = Layout(asking.sizes[main][-1] if asking.sizes[main] else 1, self.k, tuple(float(t) for t in self.temperatures))
-        manifest = {"holds": "top", "output": main, "classes": layout.classes, "k": self.k, "temperatures": list(layout.temperatures), **self.identity}
+        manifest = {"holds": "top", "output": main, "classes": layout.classes, "k": self.k, "temperatures": list(layout.temperatures), **asking.bound_to(self.identity)}
 
         def make(view: int, samples: Sequence[np.ndarray]) -> Iterator[dict[str, Stored]]:
             for batches in asking.answers(view, samples, lambda name: name == main):
@@ -187,6 +189,8 @@ class SparseTeacher(Selective):
         object.__setattr__(self, "_shards", Shards(self.folder, manifest, asking.count, self.shard, make, asking.note))
 
     def serving(self, reads: Reads) -> Signals:
+        if reads.live:
+            return self.live.tapped(reads.taps) if reads.taps else self.live
         holds = f"a sparse cache holds the {self.k} largest probabilities for forward KL at temperature {', '.join(f'{t:g}' for t in self.layout.temperatures)}"
         if reads.outputs:
             raise ConfigError(f"{reads.outputs[0]} reads the teacher's whole outputs; {holds}. Leave the term out, or take a CachedTeacher or the teacher live.")

@@ -71,7 +71,7 @@ class Answers(Selective):
 
     def serving(self, reads: Reads) -> Signals:
         live = self.live.tapped(reads.taps) if reads.taps else self.live
-        choice = self._kept_choice(reads, live)
+        choice = _live(reads, "what it is asked isn't in the training split") if reads.live else self._kept_choice(reads, live)
         if not choice.usual:
             self.journal.record("teacher's answers", **asdict(choice))
         self.log.event("teacher's answers", **{k: v for k, v in asdict(choice).items() if v})

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from limbeck.mechanics.watch import SHARE
 from limbeck.pipeline.reading import Past, Product
 from limbeck.pipeline.records import read_record
 from limbeck.pipeline.store import digest
-from limbeck.report.story import Calibration, Curve, Elsewhere, Kept, Layer, Limit, Missing, Model, Part, Profile, Reliability, Slices, Step, Timing
+from limbeck.report.story import Calibration, ClassKept, Curve, Elsewhere, Kept, Layer, Limit, Missing, Model, Part, Profile, Reliability, Slices, Step, Timing
 
 NO_LAYERS = "Its layers are not kept in this run; `limbeck analyze` counts those of the task's models."
+WATCHED = {
+    "agreement": "agreement with the teacher",
+    "missed": "missed of the teacher's right answers",
+    "forgotten": "forgotten since the best epoch",
+    "calibration_error": "calibration error",
+}
+ENDS = ("kept", "stopped", "diverged_at_step", "rate_scale", "ahead_of_teacher", "classes", "worst_class", "worst_class_kept")
+NO_TERM = frozenset(("epoch", "validation", "teacher", *WATCHED, *ENDS))
+WORST = 12  # classes that are shown
 Data = Mapping[str, Any]
 
 
@@ -152,13 +162,13 @@ def _median(values: Sequence[float]) -> float:
     return (ordered[len(ordered) // 2] + ordered[(len(ordered) - 1) // 2]) / 2
 
 
-def curves(past: Past, control: str | None) -> tuple[Curve, ...] | Missing:
+def curves(past: Past, control: str | None, names: Sequence[str] = ()) -> tuple[Curve, ...] | Missing:
     """Every training: of each stage and its recovery, of stages that broke, and of the control."""
-    found = [*_of_stages(past), *_of_control(past, control)]
+    found = [*_of_stages(past, names), *_of_control(past, control, names)]
     return tuple(found) or Missing("Nothing was trained in this run, or nothing yet: no stage keeps a training.")
 
 
-def _of_stages(past: Past) -> Iterator[Curve]:
+def _of_stages(past: Past, names: Sequence[str]) -> Iterator[Curve]:
     for line in past.lines:
         data = line["data"]
         if line["event"] == "stage broke" and data.get("curve"):
@@ -170,21 +180,21 @@ def _of_stages(past: Past) -> Iterator[Curve]:
             left_out = "" if data["status"] == "PASS" else f"The stage came to {data['status']}; the run didn't go on from it."
             for name, rows in claims.items():
                 if _is_history(rows):
-                    yield curve(f"{data['stage']}{attempt}: {'training' if name == 'history' else name}", rows, note=left_out)
+                    yield curve(f"{data['stage']}{attempt}: {'training' if name == 'history' else name}", rows, note=left_out, names=names)
 
 
 def _is_history(rows: Any) -> bool:
     return isinstance(rows, list) and bool(rows) and all(isinstance(r, dict) and "epoch" in r for r in rows)
 
 
-def _of_control(past: Past, control: str | None) -> Iterator[Curve]:
+def _of_control(past: Past, control: str | None, names: Sequence[str]) -> Iterator[Curve]:
     if control is None:
         return
     made = {r["key"]["candidate"] for r in _measured(past, "export") if digest(past.store.get_json(r["object"])["artifact"]) == control}
     for path in sorted((past.folder / "stages").glob("*.json")):
         record = read_record(path)
         if record.get("stage") == "control" and record["candidate"] in made and _is_history(record["claims"].get("history")):
-            yield curve("control: training without a teacher", record["claims"]["history"])
+            yield curve("control: training without a teacher", record["claims"]["history"], names=names)
             return
 
 
@@ -193,23 +203,50 @@ def _measured(past: Past, kind: str) -> Iterator[Data]:
         yield read_record(path)
 
 
-def curve(title: str, rows: Iterable[Data], *, note: str = "") -> Curve:
-    """Rows of one training, by column. Rows after a divergence hold the epoch in which it came."""
+def curve(title: str, rows: Iterable[Data], *, note: str = "", names: Sequence[str] = ()) -> Curve:
+    """Rows of one training, by column. Rows after a divergence hold the epoch in which it came. `names` are those of the classes."""
     rows = list(rows)
-    names = [n for n in dict.fromkeys(k for r in rows for k in r) if n not in ("epoch", "validation", "diverged_at_step", "rate_scale")]
-    names.sort(key=lambda n: n != "loss")  # the sum first, then its terms
-    if len(names) == 2 and all(r.get(names[0]) == r.get(names[1]) for r in rows):
-        names = names[1:]  # a sum of one term is that term
     fell = [r for r in rows if "diverged_at_step" in r]
-    told = [*([note] if note else []), *(f"Diverged at step {r['diverged_at_step']:.0f}." for r in fell)]
     kept_rows = [r for r in rows if "diverged_at_step" not in r] or rows
+
+    def column(name: str) -> tuple[float | None, ...]:
+        return tuple(_finite(r.get(name)) for r in kept_rows) if any(name in r for r in kept_rows) else ()
+
+    found = [n for n in dict.fromkeys(k for r in rows for k in r) if n not in NO_TERM]
+    terms = sorted((n for n in found if " of " not in n), key=lambda n: n != "loss")  # the sum first, then its terms
+    if len(terms) == 2 and all(r.get(terms[0]) == r.get(terms[1]) for r in rows):
+        terms = terms[1:]  # a sum of one term is that term
+    ended = next((r for r in reversed(kept_rows) if "kept" in r), {})
+    classes = classes_kept(ended.get("classes") or (), names)
     return Curve(
         title=title,
         epochs=tuple(float(r["epoch"]) for r in kept_rows),
-        terms={n: tuple(_finite(r.get(n)) for r in kept_rows) for n in names},
-        validation=tuple(_finite(r.get("validation")) for r in kept_rows) if any("validation" in r for r in kept_rows) else (),
-        note=" ".join(told),
+        terms={n: column(n) for n in terms},
+        validation=column("validation"),
+        teacher=column("teacher"),
+        shares={n.removeprefix(SHARE): column(n) for n in found if n.startswith(SHARE)},
+        watched={shown: column(name) for name, shown in WATCHED.items() if column(name)},
+        others={n: column(n) for n in found if " of " in n and not n.startswith(SHARE)},
+        classes=classes[:WORST],
+        classes_total=len(classes),
+        note=" ".join([*([note] if note else []), *(f"Diverged at step {r['diverged_at_step']:.0f}." for r in fell), *_told(kept_rows, ended)]),
     )
+
+
+def _told(rows: Sequence[Data], ended: Data) -> Iterator[str]:
+    """What is to be said of how a training ended."""
+    if rows and "stopped" in rows[-1]:
+        yield f"The guard ended it after epoch {rows[-1]['epoch']:.0f}, which had forgotten {rows[-1]['forgotten']:.1%} of what was right after epoch {ended['epoch']:.0f}."
+    elif ended and ended is not rows[-1]:
+        yield f"The weights are those of epoch {ended['epoch']:.0f}, the best on validation."
+    if "ahead_of_teacher" in ended:
+        yield f"The teacher is worse on validation ({ended['teacher']:.4g}) than the student ({ended['validation']:.4g}): its answers may hold the student back."
+
+
+def classes_kept(rows: Iterable[Sequence[int]], names: Sequence[str] = ()) -> tuple[ClassKept, ...]:
+    """Classes as a training's rows hold them, the one that lost most first; those of which the teacher has none right come last."""
+    found = [ClassKept(name=names[k] if 0 <= k < len(names) else str(k), samples=n, teacher=before, student=own) for k, n, before, own in rows]
+    return tuple(sorted(found, key=lambda c: (c.teacher == 0, c.student / c.teacher if c.teacher else 0)))
 
 
 def _finite(value: Any) -> float | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from limbeck.core.candidate import Candidate
 from limbeck.core.errors import RunError
 from limbeck.core.events import level
+from limbeck.core.metric import Rows
 from limbeck.core.secrets import masked
 from limbeck.core.task import Task
 from limbeck.core.technique import Budget, Log, Signals
@@ -104,12 +105,19 @@ class RunContext:
     log: Log
     round_to: int
     scratch: Path
-    scorer: Callable[[Candidate], float]
+    judge: Callable[[Candidate | None], Rows]  # the metric's rows on validation; of the teacher, for None
     timer: Callable[[Candidate], float]
+    answerer: Callable[[Candidate, bool], Signals]
     budget: Budget = field(default_factory=Budget)
 
+    def answers(self, candidate: Candidate, *, apart: bool = False) -> Signals:
+        return self.answerer(candidate, apart)
+
     def score(self, candidate: Candidate) -> float:
-        return self.scorer(candidate)
+        return self.task.metric.value(self.judge(candidate))
+
+    def rows(self, candidate: Candidate | None = None) -> Rows:
+        return self.judge(candidate)
 
     def time(self, candidate: Candidate) -> float:
         return self.timer(candidate)

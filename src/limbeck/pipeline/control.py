@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,31 +18,43 @@ from limbeck.intake.answers import unlabelled
 from limbeck.mechanics.build import base, captured, torch_form
 from limbeck.mechanics.data import batch_of
 from limbeck.mechanics.edits import replay, submodule
+from limbeck.mechanics.every_head import on_every_head
 from limbeck.mechanics.terms import task_loss
 from limbeck.mechanics.train import fit
+from limbeck.mechanics.watch import watching
 from limbeck.pipeline.examiner import Kept
 from limbeck.pipeline.folder import Run
 from limbeck.pipeline.records import read_record, record
-from limbeck.pipeline.stage import Standing
+from limbeck.pipeline.stage import Standing, tell_of_teacher
 from limbeck.pipeline.store import digest, write
 
 
-def run_control(run: Run, passed: Sequence[Standing]) -> tuple[Kept | None, str]:
-    """The control's artifact, or None and the reason why it was not run."""
+@dataclass(frozen=True)
+class Control:
+    """The control's artifact and its training, or why it was not run."""
+
+    kept: Kept | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
+
+
+def run_control(run: Run, passed: Sequence[Standing]) -> Control:
+    """Train the control of what led to the final candidate."""
     trained = [c for s in passed for c in _trainings(s.claims)]
     shapes = [s for s in passed if isinstance(s.candidate.form, TorchForm) and Fact.FLOAT_WEIGHTS in s.candidate.facts]
     if not trained or not shapes:
-        return None, "no stage that led to the final candidate was trained, so there is nothing to compare a training without a teacher with"
+        return Control(why="no stage that led to the final candidate was trained, so there is nothing to compare a training without a teacher with")
     if unlabelled(run.task):
-        return None, "the training samples have no labels, so nothing can be trained without a teacher"
+        return Control(why="the training samples have no labels, so nothing can be trained without a teacher")
     form = shapes[-1].candidate.torch_form
     training = replace(trained[0], epochs=sum(t.epochs for t in trained))
     key = digest(["control", form.blueprint.to_json(), repr(training), dict(run.fingerprints), run.request.seed])
     try:
-        candidate = _product(run, form, training, key)
-        return run.examiner.keep(candidate, "the control"), ""
+        candidate, claims = _product(run, form, training, key)
+        tell_of_teacher(run, "control", claims)
+        return Control(run.examiner.keep(candidate, "the control"), claims)
     except (StageError, ArtifactError) as error:
-        return None, str(error)
+        return Control(why=str(error))
 
 
 def _trainings(claims: Mapping[str, Any]) -> list[Training]:
@@ -50,27 +62,29 @@ def _trainings(claims: Mapping[str, Any]) -> list[Training]:
     return [parse(Training, t, where="training") for t in found]
 
 
-def _product(run: Run, form: TorchForm, training: Training, key: str) -> Candidate:
+def _product(run: Run, form: TorchForm, training: Training, key: str) -> tuple[Candidate, dict[str, Any]]:
     path = run.folder / "stages" / f"{key}.json"
     if path.exists():
         run.checkpoint(key, "control").path.unlink(missing_ok=True)  # a kill may have come between the record and this
-        return run.store.get_candidate(read_record(path)["candidate"], run.folder / "scratch")
+        kept = read_record(path)
+        return run.store.get_candidate(kept["candidate"], run.folder / "scratch"), kept["claims"]
     context = run.context("control", key, "control")
     model = _fresh(run, form, context.rng.seed)
     history = fit(
         model,
-        (1.0 * task_loss()).bind(run.task),
+        on_every_head(1.0 * task_loss(), run.task, model).bind(run.task),
         training,
         seed=context.rng.seed,
         checkpoint=context.checkpoint,
         log=context.log,
-        monitor=lambda m: context.score(Candidate(replace(form, weights=captured(m)), START)),
+        monitor=watching(context, lambda m: Candidate(replace(form, weights=captured(m)), START)),
         note="the control, without a teacher",
     )
     candidate = Candidate(torch_form(model.eval(), form.blueprint, run.task, batch_of(run.task, "train", [0, 1])), START)
-    write(path, record({"key": key, "stage": "control", "candidate": run.store.put_candidate(candidate), "claims": {"history": history}}))
+    claims = {"history": history}
+    write(path, record({"key": key, "stage": "control", "candidate": run.store.put_candidate(candidate), "claims": claims}))
     context.checkpoint.path.unlink(missing_ok=True)
-    return candidate
+    return candidate, claims
 
 
 def _fresh(run: Run, form: TorchForm, seed: int) -> nn.Module:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from limbeck.evaluation.behaviour import whole
 from limbeck.intake.fingerprint import spread
 from limbeck.pipeline.reading import Past
 from limbeck.pipeline.records import read_record
 from limbeck.report.story import Change, Changes, Confusion, Flip, Flips, Missing, Pairs, Sample
 from limbeck.stats import paired
+from limbeck.stats.answers import right, whole
 
 SHOWN = 24  # flips each way; the page may show fewer
 CLASSES = 20  # up to here a matrix
@@ -61,7 +61,7 @@ def flips(before: Rows | None, after: Rows | None, shower: Shower) -> Flips | Ch
     """Right → wrong and wrong → right; where rows are no such thing, the samples whose rows changed most."""
     if not before or not after:
         return Missing(NO_ROWS)
-    first, second = _right(before), _right(after)
+    first, second = right(before), right(after)
     if first is None or second is None or len(first) != len(second):
         return _changes(before, after, shower)
     lost, won = (np.flatnonzero(a & ~b) for a, b in ((first, second), (second, first)))
@@ -87,15 +87,6 @@ def _flip(index: int, before: Rows, after: Rows, shower: Shower, rows: int) -> F
     label, first, second = whole(before, "target"), whole(before, "predicted"), whole(after, "predicted")
     shown = {} if label is None or first is None or second is None else {"label": label, "before": first, "after": second}
     return Flip(index=index, sample=shower.sample(index, rows), **{k: shower.name(int(v[index])) for k, v in shown.items()})
-
-
-def _right(rows: Rows) -> np.ndarray | None:
-    """One bool a sample where the metric is right-or-wrong, or tells labels from answers."""
-    correct = rows.get("correct")
-    if correct is not None and correct.ndim == 1 and np.isin(correct, (0, 1)).all():
-        return correct.astype(bool)
-    labels, answers = whole(rows, "target"), whole(rows, "predicted")
-    return None if labels is None or answers is None else labels == answers
 
 
 def _changes(before: Rows, after: Rows, shower: Shower) -> Changes | Missing:

@@ -13,12 +13,14 @@ import numpy as np
 from limbeck.core.candidate import Candidate, TorchForm
 from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import ConfigError, RunError
+from limbeck.core.metric import Rows
 from limbeck.core.plan import CACHE_BYTES, Plan
 from limbeck.core.task import Task
 from limbeck.core.technique import Budget, Log, Signals
 from limbeck.evaluation import quality
-from limbeck.mechanics.build import rebuild, runnable
+from limbeck.mechanics.build import rebuild, runnable, teacher_candidate
 from limbeck.mechanics.live import LiveTeacher
+from limbeck.mechanics.ranks import processes
 from limbeck.pipeline.answers import Answers
 from limbeck.pipeline.context import FileCheckpoint, RunContext, StageRng
 from limbeck.pipeline.crash import Crashes
@@ -70,11 +72,22 @@ class Run:
         return self.store.put_candidate(self.teacher)
 
     @cached_property
+    def other_objects(self) -> dict[str, str]:
+        """The task's other trained models, by name: a technique may take one as its teacher."""
+        trained = [name for name in sorted(self.task.models) if name != self.task.teacher and self.task.weights.get(name) is not None]
+        return {name: self.store.put_candidate(teacher_candidate(self.task, name)) for name in trained}
+
+    @cached_property
     def signals(self) -> Signals:
         """The teacher's answers: cached where they fit, else live."""
-        live = LiveTeacher(self.task, runnable(self.teacher.form, self.task))
+        return self.answers(self.teacher)
+
+    def answers(self, candidate: Candidate, apart: bool = False) -> Signals:
+        """The answers of any candidate as a teacher; `apart`: of an ensemble's members, each for itself."""
+        live = LiveTeacher(self.task, runnable(candidate.form, self.task), apart=apart)
         views = self.task.views.recipe() if self.task.views else None
-        identity = {"teacher": self.teacher_object, "data": self.fingerprints["train"], "code": self.fingerprints["code"], "views": views}
+        known = self.teacher_object if candidate is self.teacher else self.store.put_candidate(candidate)
+        identity = {"teacher": known, "data": self.fingerprints["train"], "code": self.fingerprints["code"], "views": views} | ({"apart": True} if apart else {})
         return Answers(live, self.folder / "cache", identity, self.request.cache_bytes, self.log, self.journal, self.stop)
 
     def checkpoint(self, key: str, scope: str) -> FileCheckpoint:
@@ -94,17 +107,24 @@ class Run:
             log=self.log,
             round_to=runtime(self.request.target.runtime).round_to,
             scratch=self.folder / "scratch" / key[:16],
-            scorer=self.score,
+            judge=self.rows,
             timer=self.time,
+            answerer=self.answers,
             budget=Budget(train=train),
         )
 
-    def score(self, candidate: Candidate) -> float:
-        """The metric on validation, in torch."""
-        form = candidate.form
-        if not isinstance(form, TorchForm):
-            raise ConfigError("only a candidate that torch can rebuild is scored in torch; this one is an artifact.")
-        return quality.value(self.task.metric, quality.rows_of_module(rebuild(form, self.task), self.task, "validation"))
+    @cached_property
+    def teacher_rows(self) -> Rows:
+        """The teacher's rows on validation, in torch."""
+        return quality.rows_of_module(runnable(self.teacher.form, self.task), self.task, "validation")
+
+    def rows(self, candidate: Candidate | None) -> Rows:
+        """The metric's rows of a candidate on validation, in torch; of the teacher, for None."""
+        if candidate is None:
+            return self.teacher_rows
+        if not isinstance(candidate.form, TorchForm):
+            raise ConfigError("only a candidate that torch can rebuild is judged in torch; this one is an artifact. Judge what its stage exports.")
+        return quality.rows_of_module(rebuild(candidate.form, self.task), self.task, "validation")
 
     def time(self, candidate: Candidate) -> float:
         """Median milliseconds of the exported candidate on the target."""
@@ -118,6 +138,8 @@ def held(root: Path, name: str) -> Iterator[Path]:
     Raises: ConfigError for a name that could leave `root`; RunError if another process holds it, or it can't be written.
     """
     check_name(name)
+    if (count := processes()) > 1:
+        raise RunError(f"a run is one process's work, and {count} were launched. Start it without a launcher; a training of your own can be spread (docs: several processes).")
     folder = root / name
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,13 +16,14 @@ from limbeck.pipeline.reading import opened
 from limbeck.pipeline.records import read_record
 
 POLL_SECONDS = 0.5
+WATCHED = ("validation", "teacher", "agreement", "missed", "forgotten")  # of the last epoch
 HEADER_LIMIT = 1 << 26  # bytes of a checkpoint's header; a longer one isn't ours
 
 
 def follow(folder: Path, *, stop: Callable[[], bool] = lambda: False, poll_seconds: float = POLL_SECONDS) -> Iterator[dict[str, Any]]:
     """Every event of a run, from its first to its verdict, each as a table with `time` (UTC) and `event`; ends when the summary is there.
 
-    Beside the journal's events: `made` (a stage's record), `measured`, `training` (a checkpoint, with epoch, step and last loss), and
+    Beside the journal's events: `made` (a stage's record), `measured`, `training` (a checkpoint, with epoch, step, and what the last epoch came to), and
     `interrupted` when no live process holds the run; then it waits for one.
 
     Raises: ConfigError if it is no run folder; RunError if the journal was changed; Interrupted when `stop` says so.
@@ -69,8 +70,10 @@ def _event(path: Path) -> dict[str, Any]:
         data = read_record(path)
         return {"event": "made", "stage": data.get("stage"), "seconds": data.get("seconds")}
     position = _state(path).get("position", {})
-    history = position.get("history") or [{}]
-    return {"event": "training", "scope": path.stem.partition("-")[2], "epoch": position.get("epoch", 0) + 1, "step": position.get("step"), "loss": history[-1].get("loss")}
+    last = (position.get("history") or [{}])[-1]
+    watched = {k: last[k] for k in WATCHED if k in last}
+    scope = path.stem.partition("-")[2]
+    return {"event": "training", "scope": scope, "epoch": position.get("epoch", 0) + 1, "step": position.get("step"), "loss": last.get("loss"), **watched}
 
 
 def _state(path: Path) -> dict[str, Any]:

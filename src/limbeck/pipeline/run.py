@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
@@ -25,8 +26,8 @@ from limbeck.intake.checks import check
 from limbeck.intake.code import task_identity
 from limbeck.intake.preprocess import preprocess_data
 from limbeck.mechanics.build import runnable, teacher_candidate
-from limbeck.pipeline import imported, summary
-from limbeck.pipeline.control import run_control
+from limbeck.pipeline import imported, summary, suspicion
+from limbeck.pipeline.control import Control, run_control
 from limbeck.pipeline.crash import Crashes
 from limbeck.pipeline.examiner import Examiner
 from limbeck.pipeline.folder import Request, Run, held
@@ -34,6 +35,7 @@ from limbeck.pipeline.guard import Watch
 from limbeck.pipeline.journal import Journal
 from limbeck.pipeline.leaving import Leaving
 from limbeck.pipeline.looks import count_look
+from limbeck.pipeline.recipes import with_recipes_expanded
 from limbeck.pipeline.records import record
 from limbeck.pipeline.stage import StageResult, Standing, run_stage
 from limbeck.pipeline.store import Store, digest, write
@@ -47,10 +49,17 @@ def carry_out(request: Request, *, log: Log, stop: Callable[[], bool] = lambda: 
 
     Raises: TaskError, ConfigError, RunError for what the user can mend; Interrupted when `stop` says so.
     """
+    request = replace(request, plan=with_recipes_expanded(request.plan, request.task))
+    with opened(request, log=log, stop=stop) as run:
+        return _walk(run, {s.technique: card(s.technique) for s in request.plan.stages})
+
+
+@contextmanager
+def opened(request: Request, *, log: Log, stop: Callable[[], bool] = lambda: False) -> Iterator[Run]:
+    """The folder of a request whose task and plan were checked, held and watched while the block runs. Raises: as `carry_out`."""
     installed(request.target.runtime)
-    cards = {s.technique: card(s.technique) for s in request.plan.stages}
     for stage in request.plan.stages:
-        parse(cards[stage.technique].config, stage.config, where=f"{stage.title}.config")
+        parse(card(stage.technique).config, stage.config, where=f"{stage.title}.config")
     with Leaving(stop)("the checks of the task"):
         slices.check_named(request.task, request.contract)
         task, fingerprints = _checked(request.task, log)
@@ -76,7 +85,7 @@ def carry_out(request: Request, *, log: Log, stop: Callable[[], bool] = lambda: 
         )
         try:
             with disk(folder), run.crashes.watched():
-                return _walk(run, cards)
+                yield run
         except ArtifactError as error:  # of the baseline or the final: without them there is no verdict
             run.journal.record("broke", error=str(error))
             raise
@@ -118,7 +127,7 @@ def _walk(run: Run, cards: dict[str, Card]) -> dict[str, Any]:
     if refusal:
         return _refuse(run, refusal)
     baseline = _baseline(run)
-    refusal = _met(run, baseline) or infeasible(run, request.plan, cards, baseline)
+    refusal = _doubted(run, baseline) or _met(run, baseline) or infeasible(run, request.plan, cards, baseline)
     if refusal:
         return _refuse(run, refusal)
     results, passed = _stages(run, cards, baseline)
@@ -143,6 +152,15 @@ def _beyond_the_teacher(run: Run, baseline: Examined) -> None:
     asked, metric, own = run.request.contract.metric, run.task.metric, baseline.evidence.metric_value
     if asked is not None and own is not None and (own < asked if metric.direction == "higher" else own > asked):
         run.log.event("note", text=f"the contract asks for {metric.name} {asked:g}, and the teacher itself has {own:.4g} on validation: a student rarely knows better")
+
+
+def _doubted(run: Run, baseline: Standing) -> Refusal | None:
+    """Whether validation speaks against the teacher itself; a weak one is told, one with other classes refused."""
+    rows = run.examiner.rows(baseline.kept, "validation")
+    if note := suspicion.no_better_than_a_guess(run.task.metric, rows):
+        run.journal.record("weak teacher", why=note)
+        run.log.event("note", text=note)
+    return suspicion.other_order(rows)
 
 
 def _met(run: Run, baseline: Standing) -> Refusal | None:
@@ -208,7 +226,8 @@ def _verdict(run: Run, baseline: Standing, results: Sequence[StageResult], passe
     contract, examiner = run.request.contract, run.examiner
     passed, chosen = _chosen(run, baseline, results, passed)
     final = passed[-1] if passed else baseline
-    control, why = run_control(run, passed) if run.request.plan.control else (None, "the plan says control = false")
+    beside = run_control(run, passed) if run.request.plan.control else Control(why="the plan says control = false")
+    control = beside.kept
     kept = [baseline.kept, final.kept, *([control] if control else [])]
     here = run.request.target.host == "local"  # what another device must show isn't measured on this one
     latencies = examiner.latencies(kept) if here else [None] * len(kept)
@@ -226,7 +245,8 @@ def _verdict(run: Run, baseline: Standing, results: Sequence[StageResult], passe
         baseline=examined[0],
         final=examined[1],
         control=examined[2] if control else None,
-        why_no_control=why,
+        why_no_control=beside.why,
+        control_claims=beside.claims,
         verdicts=verdicts,
         results=results,
         looks=looks,

@@ -16,6 +16,7 @@ from limbeck.core.technique import Card
 from limbeck.evaluation.environment import versions
 from limbeck.evaluation.gates import Examined, Floor, stage_verdicts
 from limbeck.mechanics.recover import recover
+from limbeck.mechanics.watch import AHEAD, KEPT
 from limbeck.pipeline import records
 from limbeck.pipeline.examiner import Kept
 from limbeck.pipeline.folder import Run
@@ -65,12 +66,13 @@ def run_stage(run: Run, stage: Stage, card: Card, *, before: Standing, baseline:
 
 
 def _attempt(run: Run, stage: Stage, card: Card, config: Any, *, before: Standing, baseline: Standing, floor: Floor | None, confidence: float, number: int) -> StageResult:
-    key = stage_key(run, stage, card, config, before)
+    key = stage_key(run, stage, card, config, before.kept.candidate)
     run.log.event("stage", stage=stage.title, technique=card.name, attempt=number)
     try:
         _check_needs(card, before)
         with run.crashes.work(key, stage.title):
-            candidate, claims, seconds = _product(run, stage, card, config, before, key)
+            candidate, claims, seconds = product(run, stage, card, config, before=before.kept.candidate, key=key)
+            tell_of_teacher(run, stage.title, claims)
             kept = run.examiner.keep(candidate, stage.title)
             examined = examine_stage(run, stage, kept, before=before, baseline=baseline, confidence=confidence)
             timed_before = _timed_before(run, stage, kept, before, baseline)
@@ -89,6 +91,15 @@ def _attempt(run: Run, stage: Stage, card: Card, config: Any, *, before: Standin
     return StageResult(stage=stage, status=status, verdicts=verdicts, seconds=seconds, standing=standing, tries=number)
 
 
+def tell_of_teacher(run: Run, title: str, claims: Mapping[str, Any]) -> None:
+    """Write into the journal that a student passed its teacher, if a training of this stage ended so."""
+    for name in ("history", "recovery"):
+        ended = next((row for row in claims.get(name) or () if KEPT in row), {})
+        if AHEAD in ended:
+            figures = {k: ended[k] for k in ("epoch", "teacher", "validation", AHEAD)}
+            run.journal.record("worse teacher", stage=title, training=name, metric=run.task.metric.name, **figures)
+
+
 def _check_needs(card: Card, before: Standing) -> None:
     """What the order promised may not have come: a stage that gives a fact can be left out by its gate."""
     for fact in sorted(card.needs - before.candidate.facts):
@@ -100,11 +111,11 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
     return {k: v for k, v in vars(verdict).items() if v is not None}
 
 
-def stage_key(run: Run, stage: Stage, card: Card, config: Any, before: Standing) -> str:
-    """All that a stage's product depends on. Its gate isn't part of it: a gate judges, it doesn't make."""
+def stage_key(run: Run, stage: Stage, card: Card, config: Any, before: str) -> str:
+    """All that a stage's product depends on; `before` is what it begins with. Its gate isn't part of it: a gate judges, it doesn't make."""
     return digest(
         {
-            "candidate": before.kept.candidate,
+            "candidate": before,
             "technique": [card.name, card.version],
             "config": to_dict(config),
             "recovery": to_dict(stage.recovery) if stage.recovery else None,
@@ -115,18 +126,22 @@ def stage_key(run: Run, stage: Stage, card: Card, config: Any, before: Standing)
             "seed": run.request.seed,
             "runtime": run.request.target.runtime,
         }
+        | ({"models": run.other_objects} if run.other_objects else {})
     )
 
 
-def _product(run: Run, stage: Stage, card: Card, config: Any, before: Standing, key: str) -> tuple[Candidate, dict[str, Any], float]:
-    """What the technique and its recovery make, kept under the stage's key. A failure is never kept."""
+def product(run: Run, stage: Stage, card: Card, config: Any, *, before: str, key: str) -> tuple[Candidate, dict[str, Any], float]:
+    """What the technique and its recovery make of the kept candidate `before`, and the seconds that it took; kept under the stage's key.
+
+    A failure is never kept.
+    """
     path = run.folder / "stages" / f"{key}.json"
     if path.exists():
         record = records.read_record(path)
         _end_checkpoints(run, key)  # a kill may have come between the record and this
         return run.store.get_candidate(record["candidate"], run.folder / "artifacts" / key[:16]), record["claims"], record["seconds"]
     start = time.monotonic()
-    owned = run.store.get_candidate(before.kept.candidate, run.folder / "scratch" / key[:16])
+    owned = run.store.get_candidate(before, run.folder / "scratch" / key[:16])
     outcome = card.function(owned, config, run.context(stage.title, key, "technique"))
     claims = dict(outcome.claims)
     candidate = outcome.candidate

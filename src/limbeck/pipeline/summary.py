@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -30,6 +30,7 @@ def finished(
     final: Examined,
     control: Examined | None,
     why_no_control: str,
+    control_claims: Mapping[str, Any],
     verdicts: Sequence[Verdict],
     results: Sequence[StageResult],
     looks: int,
@@ -44,7 +45,7 @@ def finished(
         "exit_code": exit_code(status),
         "baseline": baseline.evidence.summary(),
         "final": final.evidence.summary(),
-        "control": control.evidence.summary() | {"retention": _retention(control)} if control else None,
+        "control": control.evidence.summary() | {"retention": _retention(control), "claims": dict(control_claims)} if control else None,
         "control_note": why_no_control or None,
         "retention": _retention(final),
         "behaviour": behaviour.summary(final.behaviour) if final.behaviour else None,

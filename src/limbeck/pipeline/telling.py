@@ -86,7 +86,7 @@ def _finished(past: Past, summary: Mapping[str, Any], asked: Mapping[str, Any], 
         confusion=flips.confusion(rows[0], rows[1], shower),
         slices=chapters.slices(summary),
         calibration=chapters.calibration(summary),
-        curves=chapters.curves(past, marks.get("control")),
+        curves=chapters.curves(past, marks.get("control"), shower.names),
         profiles=chapters.profiles(past, [(n, m) for n, m in marks.items() if m and n != "control"]),
         elsewhere=chapters.elsewhere(summary.get("imported") or ()),
         control_note=summary.get("control_note") or "",
@@ -186,6 +186,7 @@ def _common(past: Past, summary: Mapping[str, Any], asked: Mapping[str, Any]) ->
     source = summary.get("task") or asked.get("task") or {}
     return {
         "run": past.folder.resolve().name,
+        "teacher_note": next((str(x["data"].get("why", "")) for x in reversed(past.lines) if x["event"] == "weak teacher"), ""),
         "task": str(source.get("name") or ""),
         "when": str(where.get("time") or past.lines[-1]["time"])[:16].replace("T", " ") + " UTC",
         "target": f"{runtime}, {target.get('threads', 1)} thread(s), batch {target.get('batch', 1)}",

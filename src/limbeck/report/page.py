@@ -73,11 +73,16 @@ def _sections(story: Story, most_samples: int, most_layers: int) -> list[Section
         ("flips", "Samples that changed", _told(story.flips, lambda told: _flips(told, most_samples))),
         ("confusion", "Confusion", _told(story.confusion, _confusion)),
         ("calibration", "Calibration", _told(story.calibration, calibration.calibration)),
-        ("training", "Training", _told(story.curves, lambda told: [curve(f"curve-{i}", c, story.metric_name) for i, c in enumerate(told)])),
+        ("training", "Training", [_warned(story.teacher_note), *_told(story.curves, lambda told: [curve(f"curve-{i}", c, story.metric_name) for i, c in enumerate(told)])]),
         ("profile", "Profile", [*_told(story.profiles, lambda told: layers.profiles(told, most_layers)), el("h3", None, "Kernels"), layers.kernels(models)]),
         ("environment", "Environment and data", closing.environment(story)),
         ("reproduce", "How to reproduce", closing.reproduce(story.reproduce)),
     ]
+
+
+def _warned(note: str) -> Node:
+    """What the reader should know before the rest."""
+    return el("p", {"class": "error"}, note[:1].upper() + note[1:] + ".") if note else None
 
 
 def _told(told: Any, tell: Callable[[Any], list[Node]]) -> list[Node]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -240,14 +240,38 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassKept:
+    """One class of validation: how many samples it has, and how many of them teacher and student have right."""
+
+    name: str
+    samples: int
+    teacher: int
+    student: int
+
+
+Column = tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One training: a value an epoch, by name. `validation` is apart, as it is a metric and no loss."""
+    """One training: a value an epoch, by name.
+
+    terms: the loss and what it is made of. shares: of the gradient, by term. validation: the metric of the student, and of its teacher.
+    watched: fractions on validation (agreement, missed, forgotten, calibration error). others: weights and temperatures that trained.
+    classes: those of which the student has the smallest part of the teacher's recall, of `classes_total`, at the end.
+    """
 
     title: str
     epochs: tuple[float, ...]
-    terms: Mapping[str, tuple[float | None, ...]]
-    validation: tuple[float | None, ...] = ()
+    terms: Mapping[str, Column]
+    validation: Column = ()
     note: str = ""
+    shares: Mapping[str, Column] = field(default_factory=dict)
+    teacher: Column = ()
+    watched: Mapping[str, Column] = field(default_factory=dict)
+    others: Mapping[str, Column] = field(default_factory=dict)
+    classes: tuple[ClassKept, ...] = ()
+    classes_total: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,5 +330,6 @@ class Story:
     calibration: Calibration | Missing = Missing("Calibration is judged with the contract, on test; this run did not come so far, or keeps no confidences.")
     elsewhere: tuple[Elsewhere, ...] = ()
     control_note: str = ""
+    teacher_note: str = ""  # what validation says against the teacher itself
     chosen_note: str = ""  # why the final isn't the last that passed
     contract_note: str = ""

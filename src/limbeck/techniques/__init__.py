@@ -7,11 +7,15 @@ from importlib.metadata import entry_points
 
 from limbeck.core.errors import ConfigError, near
 from limbeck.core.technique import Card, Function, card_of
+from limbeck.techniques.distill.finetune import finetune
 from limbeck.techniques.distill.offline import distill
+from limbeck.techniques.distill.simkd import simkd
+from limbeck.techniques.prune.blocks import blocks
 from limbeck.techniques.prune.channels import prune
+from limbeck.techniques.prune.vocabulary import vocabulary
 from limbeck.techniques.quantize.static_int8 import quantize
 
-ALL: tuple[Function, ...] = (distill, prune, quantize)
+ALL: tuple[Function, ...] = (blocks, distill, finetune, prune, quantize, simkd, vocabulary)
 GROUP = "limbeck.techniques"
 log = logging.getLogger("limbeck.techniques")
 

@@ -68,6 +68,8 @@ def plan(*names: str, **options) -> Plan:
 
 def test_the_usual_order_is_legal():
     assert illegal(plan("distill", "prune", "quantize"), cards()) is None
+    assert illegal(plan("distill", "vocabulary", "blocks", "quantize"), cards()) is None
+    assert illegal(plan("vocabulary", "blocks", recovery=Recovery()), cards()) is None
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,8 @@ def test_the_usual_order_is_legal():
     [
         (("quantize", "prune"), ("stage 2 (prune)", "float-weights", "stage 1 (quantize) took away", "Put stage 2 (prune) before stage 1 (quantize)")),
         (("quantize", "quantize"), ("float-weights", "took away")),
+        (("quantize", "vocabulary"), ("stage 2 (vocabulary)", "float-weights", "took away")),
+        (("blocks", "distill"), ("would undo 'narrower'", "stage 1 (blocks) gave")),
         (("prune", "distill"), ("stage 2 (distill) would undo 'narrower'", "stage 1 (prune) gave", "Put stage 2 (distill) before stage 1 (prune)")),
     ],
 )

@@ -17,18 +17,25 @@ from limbeck.mechanics.families.fit import fitted
 IMAGE = {"x": torch.zeros(2, 3, 20, 16)}
 TOKENS = {"input_ids": torch.tensor([[1, 2, 9, 0], [3, 4, 5, 6]]), "attention_mask": torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])}
 FLOAT_OUTPUT = {"logits": torch.zeros(2, 5)}
+TOKEN_OUTPUT = {"logits": torch.zeros(2, 4, 10)}
 CASES = {
     "convnet": ({"width": 8}, IMAGE),
+    "decoder": ({"width": 16, "layers": 1, "heads": 2}, TOKENS),
     "encoder": ({"vocabulary": 10, "width": 16, "layers": 1, "heads": 2}, TOKENS),
     "mlp": ({"widths": [12]}, IMAGE),
     "resnet": ({"widths": [8, 16], "blocks": [1, 2]}, IMAGE),
+    "vit": ({"width": 8, "depth": 1, "heads": 2}, IMAGE),
 }
+
+
+def outputs(name: str) -> dict[str, torch.Tensor]:
+    return TOKEN_OUTPUT if name == "decoder" else FLOAT_OUTPUT
 
 
 def made(name: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     given, inputs = CASES[name]
     torch.manual_seed(0)
-    return family(name)(**fitted(name, given, inputs, FLOAT_OUTPUT)), tuple(torch.randn_like(t) if t.is_floating_point() else t for t in inputs.values())
+    return family(name)(**fitted(name, given, inputs, outputs(name))), tuple(torch.randn_like(t) if t.is_floating_point() else t for t in inputs.values())
 
 
 def test_all_is_sorted_and_every_argument_is_by_keyword() -> None:
@@ -38,7 +45,7 @@ def test_all_is_sorted_and_every_argument_is_by_keyword() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_arguments_survive_json_and_rebuild_the_same_shapes(name: str) -> None:
-    kwargs = fitted(name, *CASES[name], FLOAT_OUTPUT)
+    kwargs = fitted(name, *CASES[name], outputs(name))
     again = family(name)(**json.loads(json.dumps(kwargs)))
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in made(name)[0].state_dict().items()}
 
@@ -47,7 +54,7 @@ def test_arguments_survive_json_and_rebuild_the_same_shapes(name: str) -> None:
 def test_every_parameter_learns(name: str) -> None:
     model, inputs = made(name)
     out = model.train()(*inputs)
-    assert out.shape == (2, 5)
+    assert out.shape == outputs(name)["logits"].shape
     out.square().sum().backward()
     dead = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # a bias before softmax shifts all scores of a query alike; training-mode batch norm hides nothing here
@@ -105,21 +112,41 @@ def test_encoder_ignores_padding_and_shares_one_row_between_unknown_tokens() -> 
     assert model(torch.zeros(1, 9, dtype=torch.long)).isfinite().all()  # longer than the learned positions
 
 
+def test_a_decoder_looks_back_alone_and_past_padding() -> None:
+    model, (ids, mask) = made("decoder")
+    model.eval()
+    before = model(ids, mask)
+    later = ids.clone()
+    later[:, 2] = 7
+    assert torch.equal(model(later, mask)[:, :2], before[:, :2]) and not torch.allclose(model(later, mask)[:, 2:], before[:, 2:])
+    left = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    other = ids.clone()
+    other[0, 0] = 7  # masked
+    torch.testing.assert_close(model(other, left)[0, 1:], model(ids, left)[0, 1:])
+    assert not torch.allclose(model(other)[0, 1:], model(ids)[0, 1:])
+    torch.testing.assert_close(model(ids), model(ids, torch.ones_like(ids)))
+    assert model(torch.zeros(1, 9, dtype=torch.long)).isfinite().all()  # longer than the learned positions
+
+
 def test_fitted_reads_the_data_and_keeps_what_was_given() -> None:
     assert fitted("convnet", {"width": 8}, IMAGE, FLOAT_OUTPUT) == {"channels": 3, "classes": 5, "width": 8, "size": 16}
     assert fitted("mlp", {}, IMAGE, FLOAT_OUTPUT) == {"features": 960, "classes": 5}
     assert fitted("encoder", {"vocabulary": 30, "length": 64}, TOKENS, FLOAT_OUTPUT) == {"vocabulary": 30, "classes": 5, "length": 64}
+    assert fitted("decoder", {}, TOKENS, TOKEN_OUTPUT) == {"vocabulary": 10, "length": 4}
     assert fitted("encoder", {"vocabulary": 30}, TOKENS, {"features": torch.zeros(2, 4, 8), "logits": torch.zeros(2, 3)})["classes"] == 3
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "inputs", "outputs", "message"),
+    ("name", "given", "inputs", "said", "message"),
     [
         ("convnet", {}, TOKENS, FLOAT_OUTPUT, "takes one tensor"),
         ("convnet", {}, {"x": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}, FLOAT_OUTPUT, "floating-point"),
         ("convnet", {}, {"x": torch.zeros(2, 64)}, FLOAT_OUTPUT, "limbeck:mlp"),
         ("convnet", {"channels": 1}, IMAGE, FLOAT_OUTPUT, "must be 3"),
         ("convnet", {"widht": 1}, IMAGE, FLOAT_OUTPUT, "'width'"),
+        ("decoder", {}, TOKENS, FLOAT_OUTPUT, "limbeck:encoder"),
+        ("decoder", {"vocabulary": 9}, TOKENS, TOKEN_OUTPUT, "must be 10"),
+        ("decoder", {}, IMAGE, TOKEN_OUTPUT, "token ids"),
         ("encoder", {"vocabulary": 9}, IMAGE, FLOAT_OUTPUT, "token ids"),
         ("encoder", {}, TOKENS, FLOAT_OUTPUT, "largest id in them is 9"),
         ("encoder", {"vocabulary": 9}, {**TOKENS, "token_type_ids": TOKENS["input_ids"]}, FLOAT_OUTPUT, "Leave the others out"),
@@ -128,9 +155,9 @@ def test_fitted_reads_the_data_and_keeps_what_was_given() -> None:
         ("resnest", {}, IMAGE, FLOAT_OUTPUT, "'resnet'"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_a_way_out(name, given, inputs, outputs, message) -> None:
+def test_what_does_not_fit_is_refused_with_a_way_out(name, given, inputs, said, message) -> None:
     with pytest.raises(ConfigError, match=message):
-        fitted(name, given, inputs, outputs)
+        fitted(name, given, inputs, said)
 
 
 @pytest.mark.parametrize(
@@ -139,9 +166,10 @@ def test_what_does_not_fit_is_refused_with_a_way_out(name, given, inputs, output
         ("convnet", {"width": 0}, "convnet.width"),
         ("mlp", {"widths": [3, 2.5]}, "mlp.widths"),
         ("resnet", {"widths": [8]}, "one length"),
+        ("decoder", {"heads": 3}, "divide"),
         ("encoder", {"heads": 3}, "divide"),
     ],
 )
 def test_bad_sizes_are_refused(name: str, change: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        family(name)(**{**fitted(name, *CASES[name], FLOAT_OUTPUT), **change})
+        family(name)(**{**fitted(name, *CASES[name], outputs(name)), **change})

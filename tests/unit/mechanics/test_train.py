@@ -11,7 +11,8 @@ from limbeck.core.errors import Interrupted, StageError
 from limbeck.core.plan import Training
 from limbeck.mechanics.objective import Term
 from limbeck.mechanics.terms import task_loss
-from limbeck.mechanics.train import fit, order_of, rate_at
+from limbeck.mechanics.order import Order
+from limbeck.mechanics.train import fit, rate_at
 from limbeck.pipeline.context import FileCheckpoint, QuietLog
 from limbeck.testing import small_task
 
@@ -117,9 +118,9 @@ def test_clipping_bounds_the_step(tmp_path):
 
 
 def test_orders_are_permutations_that_differ_by_epoch_and_seed():
-    orders = [order_of(s, e, 50) for s in (0, 1) for e in (0, 1)]
+    orders = [Order(s, 50, 8, 2).epoch(e) for s in (0, 1) for e in (0, 1)]
     assert all(sorted(o) == list(range(50)) for o in orders)
-    assert len({tuple(o) for o in orders}) == 4 and np.array_equal(orders[0], order_of(0, 0, 50))
+    assert len({tuple(o) for o in orders}) == 4 and np.array_equal(orders[0], np.random.default_rng([0, 0]).permutation(50))
 
 
 def test_the_rate_rises_then_falls_to_nothing():

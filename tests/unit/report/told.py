@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from limbeck.report.story import (
     Calibration,
+    ClassKept,
     Confusion,
     Curve,
     Elsewhere,
@@ -102,13 +103,28 @@ def everything() -> Story:
                 Reliability(name="final", ece=0.08, high=None, bins=((0.99, 0.9, 61),)),
             )
         ),
-        curves=(Curve(title=EVIL, epochs=epochs, terms={"loss": (3.0, 2.0, None), EVIL: (1.0, 1.0, 1.0)}, validation=(0.1, None, 0.3), note=EVIL),),
+        curves=(
+            Curve(
+                title=EVIL,
+                epochs=epochs,
+                terms={"loss": (3.0, 2.0, None), EVIL: (1.0, 1.0, 1.0)},
+                shares={EVIL: (0.25, None, 0.5), "kd": (0.75, None, 0.5)},
+                validation=(0.1, None, 0.3),
+                teacher=(0.4, 0.4, 0.4),
+                watched={"agreement with the teacher": (0.5, 0.6, 0.7)},
+                others={f"weight of {EVIL}": (1.0, 0.9, 0.8)},
+                classes=(ClassKept(name=EVIL, samples=10, teacher=8, student=2), ClassKept(name="b", samples=10, teacher=0, student=0)),
+                classes_total=40,
+                note=EVIL,
+            ),
+        ),
         profiles=(Profile(name="baseline", layers=layers, parameters=15, macs=25), Profile(name="final", layers=NOTHING)),
         environment=(("system", EVIL), (EVIL, "1")),
         fingerprints=(("train", EVIL),),
         reproduce=Reproduce(commands=(EVIL,), note=EVIL, plan={"a": [EVIL]}, contract={"retention": 0.9}),
         elsewhere=(Elsewhere(machine=EVIL, p50_ms=1.0, used=True, when=EVIL),),
         control_note=EVIL,
+        teacher_note=EVIL,
         contract_note=EVIL,
     )
 
@@ -117,4 +133,4 @@ def nothing() -> Story:
     """A run of which next to nothing is known."""
     bare = {"headline": Headline(reason="It was stopped.", fix="Start it again."), "contract": (), "steps": (), "judged": (), "validation": None, "elsewhere": ()}
     gaps = dict.fromkeys(("timings", "slices", "flips", "confusion", "calibration", "curves", "profiles"), NOTHING)
-    return replace(everything(), state="interrupted", environment=(), fingerprints=(), control_note="", contract_note="", **bare, **gaps)
+    return replace(everything(), state="interrupted", environment=(), fingerprints=(), control_note="", teacher_note="", contract_note="", **bare, **gaps)

@@ -8,11 +8,13 @@ from torch import nn
 
 from limbeck.core.errors import ConfigError, near
 from limbeck.mechanics.families.convnet import convnet
+from limbeck.mechanics.families.decoder import decoder
 from limbeck.mechanics.families.encoder import encoder
 from limbeck.mechanics.families.mlp import mlp
 from limbeck.mechanics.families.resnet import resnet
+from limbeck.mechanics.families.vit import vit
 
-ALL: tuple[Callable[..., nn.Module], ...] = (convnet, encoder, mlp, resnet)
+ALL: tuple[Callable[..., nn.Module], ...] = (convnet, decoder, encoder, mlp, resnet, vit)
 
 
 def family(name: str) -> Callable[..., nn.Module]:

@@ -14,7 +14,7 @@ MASKED = -1e4  # added to the scores of padding: far below any score, and still 
 
 
 class Attention(nn.Module):
-    """Scaled dot-product attention over `heads` heads, written out in matrix products."""
+    """Scaled dot-product attention over `heads` heads, written out in matrix products; `bias` is added to the scores."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -23,9 +23,10 @@ class Attention(nn.Module):
         self.query, self.key, self.value = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         query, key, value = (part.unflatten(-1, (self.heads, self.head_size)).transpose(1, 2) for part in (self.query(x), self.key(x), self.value(x)))
-        scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_size) + bias
+        scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_size)
+        scores = scores if bias is None else scores + bias
         return self.output((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
 
 
@@ -37,7 +38,7 @@ class Layer(nn.Module):
         self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
         self.norm2, self.up, self.activation, self.down = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         x = x + self.attention(self.norm1(x), bias)
         return x + self.down(self.activation(self.up(self.norm2(x))))
 

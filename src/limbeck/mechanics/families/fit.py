@@ -12,6 +12,7 @@ from limbeck.core.errors import ConfigError, near
 from limbeck.mechanics.families import family
 
 Tensors = Mapping[str, Tensor]
+MOST_PATCHES = 64  # that an image is cut into, unless the patch is given
 OWN = "Bring a student of your own in Task.models instead"
 
 
@@ -28,7 +29,8 @@ def fitted(name: str, given: Mapping[str, Any], inputs: Tensors, outputs: Tensor
     for key in given:
         if key not in parameters:
             raise ConfigError(f"{name}.{key} is not an argument of this family, got {given[key]!r}. {near(key, parameters)}")
-    found = {key: READ[key](name, inputs, outputs) for key in parameters if key in READ}
+    readers = {key: READ.get(f"{name}.{key}", READ.get(key)) for key in parameters}
+    found = {key: read(name, inputs, outputs) for key, read in readers.items() if read}
     for key in given.keys() & found.keys() & FIXED:
         if given[key] != found[key]:
             raise ConfigError(f"{name}.{key} must be {found[key]}, as the data have it, got {given[key]!r}. Leave it out.")
@@ -67,6 +69,17 @@ def _size(name: str, inputs: Tensors, outputs: Tensors) -> int:
     return min(_image(name, inputs).shape[2:])
 
 
+def _sides(name: str, inputs: Tensors, outputs: Tensors) -> list[int]:
+    return list(_image(name, inputs).shape[2:])
+
+
+def _patch(name: str, inputs: Tensors, outputs: Tensors) -> int:
+    """The smallest that leaves few tokens and divides both sides; the largest that divides them, if none does."""
+    height, width = _image(name, inputs).shape[2:]
+    fits = [p for p in range(1, min(height, width) + 1) if height % p == 0 and width % p == 0]
+    return next((p for p in fits if p > 1 and height * width <= MOST_PATCHES * p * p), fits[-1])
+
+
 def _features(name: str, inputs: Tensors, outputs: Tensors) -> int:
     return _only_input(name, inputs)[0].numel()
 
@@ -93,5 +106,21 @@ def _classes(name: str, inputs: Tensors, outputs: Tensors) -> int:
     return outputs[key].shape[1]
 
 
-READ: Mapping[str, Callable[[str, Tensors, Tensors], int]] = {"channels": _channels, "classes": _classes, "features": _features, "length": _length, "size": _size}
-FIXED = frozenset({"channels", "classes", "features"})
+def _vocabulary(name: str, inputs: Tensors, outputs: Tensors) -> int:
+    key = "logits" if "logits" in outputs else next(iter(outputs))
+    if outputs[key].dim() != 3:
+        raise ConfigError(f"{name} gives [batch, tokens, vocabulary], the teacher's '{key}' has the shape {list(outputs[key].shape)}. Take 'limbeck:encoder' to tell classes apart.")
+    return outputs[key].shape[2]
+
+
+READ: Mapping[str, Callable[[str, Tensors, Tensors], Any]] = {
+    "channels": _channels,
+    "classes": _classes,
+    "decoder.vocabulary": _vocabulary,
+    "features": _features,
+    "image": _sides,
+    "length": _length,
+    "patch": _patch,
+    "size": _size,
+}
+FIXED = frozenset({"channels", "classes", "features", "image", "vocabulary"})
