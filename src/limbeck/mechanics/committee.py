@@ -46,14 +46,15 @@ class Committee(Selective):
     source: Signals
     join: Join
     temperature: float = 1.0
+    live: bool = False  # whether it is asked about other samples than the training split's, whose labels nobody has
 
     def serving(self, reads: Reads) -> Signals:
         softened = set(reads.softened.values())
         own = softened.pop() if len(softened) == 1 and not reads.outputs else 1.0
-        whole = (*reads.outputs, *reads.softened)
+        whole, live = (*reads.outputs, *reads.softened), reads.live or self.live
         if not isinstance(self.source, Selective):
-            return replace(self, source=self.source.tapped(reads.taps) if reads.taps else self.source, temperature=own)
-        return replace(self, source=self.source.serving(Reads(whole, taps=reads.taps)), temperature=own)
+            return replace(self, source=self.source.tapped(reads.taps) if reads.taps else self.source, temperature=own, live=live)
+        return replace(self, source=self.source.serving(Reads(whole, taps=reads.taps, live=reads.live)), temperature=own, live=reads.live)
 
     def tapped(self, paths: tuple[str, ...]) -> Signals:
         return replace(self, source=self.source.tapped(paths))
@@ -86,8 +87,8 @@ class Committee(Selective):
         return mixed(logits, weights, temperature=self.temperature)
 
     def _labels(self, ids: np.ndarray, shape: Sequence[int]) -> Tensor | None:
-        if self.task.views and self.task.views.mixes:
-            return None  # a mixed view has two labels: each member's own entropy stands for both
+        if self.live or (self.task.views and self.task.views.mixes):
+            return None  # what was just written has none, and a mixed view has two labels: each member's own entropy stands for both
         found = labels(self._reader.batch(ids))
         if found is None:
             return None

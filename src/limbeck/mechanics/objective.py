@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from limbeck.mechanics.matching import AUTO, BY_CKA, Match, layers, resolved
 from limbeck.mechanics.ranks import Ranks, current, inner
 from limbeck.mechanics.taps import PREFIX, tapped, with_taps
 from limbeck.mechanics.views import Mixed, Viewer, refuse
+from limbeck.mechanics.window import ALWAYS, Window
 
 Outputs = Mapping[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -66,33 +67,6 @@ class Wiring:
     def shape(self, side: Literal["student", "teacher"], path: str) -> tuple[int, ...]:
         """The shape that a tap gives, batch first."""
         return (self.student_shapes if side == "student" else self.teacher_shapes)[PREFIX + self.matched.get(path, path)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """When a term pulls, in shares of the training: from `start` to `end`, its weight rising linearly over `warmup` after the start."""
-
-    start: float = 0.0
-    end: float = 1.0
-    warmup: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < self.end <= 1 or not 0 <= self.warmup <= 1:
-            raise ConfigError(
-                f"a term's window must lie in [0, 1] and end after it starts, got start {self.start!r}, end {self.end!r}, warmup {self.warmup!r}. "
-                "They are shares of the training: 0.5 is its middle."
-            )
-
-    def open(self, done: float) -> bool:
-        """Whether the term pulls when `done` of the training lies behind."""
-        return self.start <= done < self.end or done >= self.end == 1
-
-    def share(self, done: float) -> float:
-        """What the weight is multiplied with there."""
-        return min((done - self.start) / self.warmup, 1.0) if self.warmup else 1.0
-
-
-ALWAYS = Window()
 
 
 @dataclass(frozen=True)
@@ -265,7 +239,7 @@ class BoundObjective:
     matches: tuple[Match, ...] = ()
     matched: Mapping[str, str] = field(default_factory=dict)  # "auto:<student's path>" → the teacher's path; "own:<place>" → the student's
     ranks: Ranks | None = None
-    viewer: Viewer = cast(Viewer, None)  # the task's, made here unless it is given: what it keeps in memory is read once, and shared by copies
+    viewer: Viewer = None  # pyright: ignore[reportAssignmentType] - the task's, made here unless it is given: what it keeps in memory is read once, and shared by copies
 
     def __post_init__(self) -> None:
         if self.viewer is None or self.viewer.task is not self.task:
@@ -295,7 +269,7 @@ class BoundObjective:
 
     def _balance(self) -> nn.ParameterDict | None:
         """The terms' own numbers s, where their weights are learned."""
-        found = self.module[BALANCE] if BALANCE in self.module else None
+        found = dict(self.module.items()).get(BALANCE)
         return found if isinstance(found, nn.ParameterDict) else None
 
     def see(self, student: nn.Module, batch: Any, ids: np.ndarray, view: int = 0, *, done: float = 0.0, teacher: bool = True) -> Seen:

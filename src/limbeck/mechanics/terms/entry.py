@@ -9,8 +9,9 @@ from typing import Annotated, Any, get_type_hints
 
 from limbeck.core.errors import ConfigError, near
 from limbeck.core.fields import Range, parse
-from limbeck.mechanics.objective import Objective, Term, Window
+from limbeck.mechanics.objective import Objective, Term
 from limbeck.mechanics.terms.focus import focused
+from limbeck.mechanics.window import Window
 
 Factory = Callable[..., Term]
 

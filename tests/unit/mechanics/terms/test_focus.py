@@ -10,11 +10,12 @@ from limbeck.core.errors import ConfigError, TaskError
 from limbeck.core.task import Task
 from limbeck.intake.metrics import accuracy
 from limbeck.mechanics.data import batch_of
-from limbeck.mechanics.objective import Objective, Window
+from limbeck.mechanics.objective import Objective
 from limbeck.mechanics.signals import LiveTeacher
-from limbeck.mechanics.terms import ALL, hint, kd, logit_mse, task_loss
+from limbeck.mechanics.terms import ALL, hint, kd, logit_mse
 from limbeck.mechanics.terms.entry import Entry, objective_of
 from limbeck.mechanics.terms.focus import focused
+from limbeck.mechanics.window import Window
 
 
 class Two(nn.Module):
