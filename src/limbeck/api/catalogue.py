@@ -10,10 +10,11 @@ from limbeck.core.fields import json_schema, table
 
 
 def techniques(name: str | None = None) -> dict[str, Any]:
-    """Every technique's card as plain data under `techniques`, third parties' too; with a name, that card alone.
+    """Every technique's card as plain data under `techniques`, third parties' too, and every recipe's under `recipes`; with a name, one alone.
 
     Raises: ConfigError with near names.
     """
+    from limbeck.planner.recipes import ALL as RECIPES
     from limbeck.techniques import cards
 
     found = [
@@ -33,9 +34,10 @@ def techniques(name: str | None = None) -> dict[str, Any]:
         }
         for card in cards().values()
     ]
+    recipes = [{"name": r.name, "summary": r.summary, "paper": r.paper, "options": json_schema(r.config), "table": table(r.config)} for r in RECIPES]
     if name is None:
-        return {"schema": 1, "techniques": found}
-    known = {card["name"]: card for card in found}
+        return {"schema": 1, "techniques": found, "recipes": recipes}
+    known = {card["name"]: card for card in (*found, *recipes)}
     if name not in known:
         raise ConfigError(f"there is no technique '{name}'. {near(name, known)}")
     return {"schema": 1, **known[name]}

@@ -179,14 +179,18 @@ def judged(data: Mapping[str, Any]) -> None:
 def techniques(data: Mapping[str, Any]) -> None:
     out = console()
     if "techniques" not in data:
-        out.print(f"[bold]{data['name']}[/bold] ({data['family']}, version {data['version']}): {data['summary']}")
-        out.print("  ".join((f"paper: {data['paper']}", *(f"{k}: {', '.join(data[k]) or '–'}" for k in ("needs", "gives", "breaks")))))
+        kind = f"{data['family']}, version {data['version']}" if "family" in data else "a recipe: it becomes stages"
+        out.print(f"[bold]{data['name']}[/bold] ({kind}): {data['summary']}")
+        out.print("  ".join((f"paper: {data['paper']}", *(f"{k}: {', '.join(data[k]) or '–'}" for k in ("needs", "gives", "breaks") if k in data))))
         out.print(Markdown(data["table"]))
         return
     for t in data["techniques"]:
         out.print(f"[bold]{t['name']}[/bold]  {t['summary']}")
         facts = [f"{k} {', '.join(t[k])}" for k in ("needs", "gives", "breaks") if t[k]]
         out.print(f"  [dim]{'; '.join((*facts, 'data: ' + t['data'], t['paper']))}[/dim]")
+    for r in data["recipes"]:
+        out.print(f"[bold]{r['name']}[/bold]  {r['summary']}")
+        out.print(f"  [dim]a recipe: it becomes stages; {r['paper']}[/dim]")
 
 
 def runtimes(data: Mapping[str, Any]) -> None:
