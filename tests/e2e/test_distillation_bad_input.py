@@ -144,6 +144,7 @@ def test_a_vocabulary_that_differs_says_both(tmp_path):
         run(wordy, tmp_path, plan())
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_where_it_can_be(task, tmp_path):
     """Convolutions give batch norm many values of one sample."""
     result = run(task, tmp_path, plan(training={"epochs": 1, "batch_size": 1}))
@@ -186,6 +187,7 @@ def test_a_weight_of_zero_is_not_computed_and_the_teacher_not_asked(task, tmp_pa
     assert "kd" not in row and "task_loss" in row and not list(tmp_path.glob("run/cache/*")) and not any(event == "teacher's answers" for event, _ in log.events)
 
 
+@pytest.mark.slow
 def test_a_cache_that_was_cut_off_is_made_whole(task, tmp_path):
     """The same weights come of it as of one that was never cut."""
     whole = run(task, tmp_path / "a", plan())

@@ -51,7 +51,7 @@ def relabelling(labels: np.ndarray, answers: np.ndarray) -> Relabelling | None:
     half, rest = order[: len(order) // 2], order[len(order) // 2 :]
     counts = np.bincount(answers[half].astype(np.int64) * size + labels[half], minlength=size * size).reshape(size, size)
     found = linear_sum_assignment(counts + np.eye(size) / (2 * size), maximize=True)[1]  # among equals, as they are
-    plain, moved = answers[rest] == labels[rest], found[answers[half]] == labels[half]
+    plain, moved = answers[rest] == labels[rest], found[answers[rest]] == labels[rest]
     if paired.difference_lower(paired.counts(moved.astype(int), plain.astype(int)), SURE) < LEAST:
         return None
     return Relabelling(tuple(int(k) for k in found), len(rest), int(plain.sum()), int(moved.sum()))
