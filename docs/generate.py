@@ -90,7 +90,7 @@ def pages() -> dict[Path, str]:
     views = DOCS / "views.md"
     found[views] = _filled(_filled(views.read_text(), "options", table(Views)), "speed", _views() if (RECORDS / "views_speed.json").exists() else "Not measured yet.")
     language = DOCS / "language-models.md"
-    found[language] = _filled(_filled(language.read_text(), "options", table(OnPolicy)), "char-lm", _char_lm() if (RECORDS / "char_lm.json").exists() else "Not measured yet.")
+    found[language] = _filled(_filled(language.read_text(), "options", table(OnPolicy)), "char-lm", _char_lm())
     crossing = DOCS / "cross-architecture.md"
     found[crossing] = _filled(_filled(crossing.read_text(), "crossing", _crossing()), "cross-architecture", _cross_architecture())
     sentiment = DOCS / "sst2.md"
@@ -229,7 +229,7 @@ def _cross_architecture() -> str:
     setting, compared = record["setting"], record["compared"]
     heads = [f"| | {way}: accuracy (by seed) | more than no teacher (90 %) " for way in compared]
     rows = [heads[0] + "".join(h[2:] for h in heads[1:]) + "|", "| --- |" + " --- | --- |" * len(compared)]
-    for arm in next(iter(compared.values())):
+    for arm in sorted(next(iter(compared.values())), key=lambda name: (name != "no teacher", name)):
         cells = []
         for found in compared.values():
             at = found[arm]
@@ -240,7 +240,7 @@ def _cross_architecture() -> str:
     students = " and ".join(f"{name} ({count:,} parameters)" for name, count in record["students"].items())
     about = (
         f"{setting['data']}, {setting['train']} to learn from, {setting['test']} to test on; {setting['epochs']} epochs, {setting['seeds']} seeds. Teachers: {teachers}. "
-        f"Students: {students}. Weights as published, none tuned; {record['core_hours']:.2f} hours, {record['machine']['processor']}, one thread, "
+        f"Students: {students}. Weights as published, or a hundredth, none tuned; {record['core_hours']:.2f} hours, {record['machine']['processor']}, one thread, "
         f"torch {record['versions']['torch']}, {record['time'][:10]}, commit {record['commit']}. The interval is over the test samples; seeds differ by what the range shows."
     )
     return "\n".join((*rows, "", about))

@@ -14,6 +14,8 @@ from torch.utils.data import TensorDataset
 
 from limbeck import Task, Training, Views, perplexity
 from limbeck.core.errors import ConfigError, Interrupted, TaskError
+from limbeck.mechanics.build import Ensemble
+from limbeck.mechanics.committee import Committee, confidence, mixed
 from limbeck.mechanics.data import batch_of
 from limbeck.mechanics.families.decoder import decoder
 from limbeck.mechanics.families.encoder import encoder
@@ -260,6 +262,24 @@ def test_a_cache_is_passed_by(tmp_path, kind):
     found = writing(PROMPTED, task, cache, student, seed=0)
     assert isinstance(found, Written) and found.judge.signals is live
     assert not list((tmp_path / "cache").glob("*.npy")), "nothing was cached for it"
+
+
+@pytest.mark.parametrize("join", ["probabilities", "confidence"])
+def test_joined_teachers_are_asked_live_and_not_by_the_datas_labels(tmp_path, join):
+    """What two members say of what was written, joined: as if they had been asked of it alone, past their cache."""
+    task, student, members = text_task(), model(1), [model(0), model(7)]
+    live = LiveTeacher(task, Ensemble(members, "outputs"), apart=True)
+    source = Committee(task, Ensemble(members, "outputs"), CachedTeacher(tmp_path / "cache", live, {}, "float32"), join)
+    judging = writing(OnPolicy(student_share=1.0, beta=1.0, prompt_tokens=3), task, source, student, seed=0)
+    assert isinstance(judging, Written)
+    batch = judging.written(student, batch_of(task, "train", IDS), IDS, 0)
+    with torch.no_grad():
+        logits = torch.stack([member(batch[0]) for member in members])
+        weights = confidence(logits, None)[..., None] if join == "confidence" else 0.5
+        expected = mixed(logits, weights).log_softmax(-1)
+        q = student(batch[0]).log_softmax(-1)
+    reverse = F.kl_div(expected, q, reduction="none", log_target=True).sum(-1)[:, 2:-1].mean()
+    assert judging.judge(student, batch, IDS)[0].item() == pytest.approx(reverse.item(), rel=1e-4)
 
 
 # --- Hugging Face's models -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from limbeck.core.candidate import Blueprint, Candidate
+from limbeck.core.candidate import Blueprint, Candidate, TorchForm
 from limbeck.core.errors import ConfigError, Interrupted, ReplayError, StageError
 from limbeck.core.facts import Fact
 from limbeck.core.task import Task
@@ -87,6 +87,30 @@ def test_without_an_unknown_it_is_the_mean_of_those_that_are_cut_as_often_as_see
     torch.testing.assert_close(table[-1].double(), expected, rtol=1e-6, atol=1e-7)
     assert torch.equal(table[:-1], whole[~cut])
     assert outcome.claims["uncovered"] == pytest.approx(counts[cut].sum().item() / counts.sum().item())
+
+
+def test_what_was_cut_answers_as_the_word_that_is_nearest(text, tmp_path):
+    teacher = teacher_candidate(text)
+    weights = dict(teacher.torch_form.weights)
+    table = weights["tokens.weight"] = weights["tokens.weight"].clone()
+    table[50], table[51] = table[7] + 1e-3, table[33] - 1e-3
+    near = Candidate(TorchForm(teacher.torch_form.blueprint, weights))
+    outcome = vocabulary(near, Vocabulary(others="nearest"), context(text, tmp_path))
+    assert outcome.claims["rows"] == [40, 61] and outcome.claims["unknown"] == "nearest"
+    assert torch.equal(answer(text, outcome.candidate, torch.tensor([[50, 51, 1]])), answer(text, near, torch.tensor([[7, 33, 1]])))
+    distances = (table[:, None] - table[None, :40]).double().norm(dim=2)
+    assert torch.equal(outcome.candidate.torch_form.weights["tokens.row_of"].long(), distances.argmin(1))
+
+
+def test_nobody_shares_the_row_of_the_padding(tmp_path):
+    task = ids_task(Words)
+    teacher = teacher_candidate(task)
+    weights = dict(teacher.torch_form.weights)
+    weights["words.weight"] = weights["words.weight"].clone()
+    weights["words.weight"][25] = weights["words.weight"][1]
+    cut = vocabulary(Candidate(TorchForm(teacher.torch_form.blueprint, weights)), Vocabulary(others="nearest"), context(task, tmp_path)).candidate
+    rows = cut.torch_form.weights["words.row_of"]
+    assert rows[1] == 0 and rows[25] != 0
 
 
 def test_given_ids_stay(text, tmp_path):

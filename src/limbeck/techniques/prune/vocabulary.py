@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -33,7 +33,8 @@ class Vocabulary:
         int, Range(0, None), Hint("It is a number of times; 1 keeps every id that train has."), "how often an id must occur in train to stay; 0 keeps all, so that nothing is cut"
     ] = 1
     keep: Annotated[tuple[int, ...], Hint("Write ids in brackets, as in [101, 102]."), "ids that stay in any case: special tokens, words that will come"] = ()
-    unknown: Annotated[int | None, Range(0, None), Hint("Tokenizers call it unk_token_id."), "id whose row stands for all that are cut; none: a new row, their mean"] = None
+    unknown: Annotated[int | None, Range(0, None), Hint("Tokenizers call it unk_token_id."), "id whose row stands for all that are cut; none: see `others`"] = None
+    others: Annotated[Literal["mean", "nearest"], "what an id that is cut answers as: the mean of all that are, or the row that is nearest to its own"] = "mean"
     module: Annotated[
         str, Hint("Write its module path, as in 'bert.embeddings.word_embeddings'."), "the embedding that is cut; empty: the largest whose ids come from the samples"
     ] = ""
@@ -55,7 +56,7 @@ def vocabulary(candidate: Candidate, config: Vocabulary, context: Context) -> Ou
     """Cut the embedding to the ids that the training split uses; the model takes the same ids as before.
 
     Claims: `parameters` and `macs` of one sample afterwards, `rows` ([kept, of]), `table_bytes`, `map_bytes` (4 for each id), `module`,
-    `uncovered` (fraction of train's tokens whose id was cut), `unknown` (the id, or "mean").
+    `uncovered` (fraction of train's tokens whose id was cut), `unknown` (the id, "mean" or "nearest").
     Raises: ConfigError for a module or an id that isn't there; StageError if the embedding is tied or used elsewhere, or nothing can go.
     """
     if config.min_count == 0:
@@ -68,8 +69,8 @@ def vocabulary(candidate: Candidate, config: Vocabulary, context: Context) -> Ou
     seen = _counted(model, whole, calls, context)
     kept = _kept(whole, seen, config)
     padding = None if whole.padding_idx is None else int(np.searchsorted(kept, whole.padding_idx))
-    edit = vocabulary_edit(path, len(kept) + (config.unknown is None), padding)
-    cut_(model, edit, kept, seen, config.unknown)
+    edit = vocabulary_edit(path, len(kept) + _by_mean(config), padding)
+    cut_(model, edit, kept, seen, config)
     smaller = torch_form(model, form.blueprint.edited(edit), task, batch)
     size, table = profile(model, *arguments(task, batch_of(task, "train", [0]))), model.get_submodule(path)
     context.log.event("vocabulary cut", module=path, rows=edit["rows"], of=whole.num_embeddings)
@@ -83,28 +84,43 @@ def vocabulary(candidate: Candidate, config: Vocabulary, context: Context) -> Ou
         "table_bytes": table.get_parameter("weight").nbytes,
         "map_bytes": table.get_buffer("row_of").nbytes,
         "uncovered": float(seen[cut].sum() / max(seen.sum(), 1)),
-        "unknown": "mean" if config.unknown is None else config.unknown,
+        "unknown": config.others if config.unknown is None else config.unknown,
     }
     return Outcome(replace(candidate, form=smaller, facts=candidate.facts | {Fact.NARROWER}), claims)
 
 
 @torch.no_grad()
-def cut_(model: nn.Module, edit: Mapping[str, Any], kept: np.ndarray, seen: np.ndarray, unknown: int | None) -> None:
+def cut_(model: nn.Module, edit: Mapping[str, Any], kept: np.ndarray, seen: np.ndarray, config: Vocabulary) -> None:
     """Make the edit on `model` and fill in its numbers: the rows of the ids that stay, in order, and where each id finds its own.
 
-    Without an id for the unknown, the last row is the mean of those that are cut, each as often as it was seen (all alike if none was).
+    A mean is the last row: of those that are cut, each as often as it was seen (all alike if none was). Nobody shares the padding's row.
     """
     whole = model.get_submodule(edit["module"]).get_parameter("weight").detach()
     vocabulary_edits(model, [edit])
     table: Any = model.get_submodule(edit["module"])
     cut = np.setdiff1d(np.arange(len(whole)), kept)
     rows = whole[torch.from_numpy(kept)]
-    if unknown is None:
+    if _by_mean(config):
         often = torch.from_numpy(seen[cut].astype(np.float64) if seen[cut].any() else np.ones(len(cut)))
         rows = torch.cat([rows, ((whole[torch.from_numpy(cut)].double() * often[:, None]).sum(0) / often.sum()).to(whole.dtype)[None]])
     table.weight.copy_(rows)
-    table.row_of.fill_(len(kept) if unknown is None else int(np.searchsorted(kept, unknown)))
+    table.row_of.fill_(len(kept) if config.unknown is None else int(np.searchsorted(kept, config.unknown)))
+    if config.unknown is None and config.others == "nearest":
+        table.row_of[torch.from_numpy(cut)] = _nearest(whole[torch.from_numpy(cut)], rows, edit["padding_row"])
     table.row_of[torch.from_numpy(kept)] = torch.arange(len(kept), dtype=torch.int32)
+
+
+def _by_mean(config: Vocabulary) -> bool:
+    """Whether a row is added for what is cut."""
+    return config.unknown is None and config.others == "mean"
+
+
+def _nearest(cut: Tensor, rows: Tensor, padding_row: int | None) -> Tensor:
+    """For each vector the row at the least Euclidean distance, the first of equals; never the padding's."""
+    lengths = rows.double().square().sum(1)
+    if padding_row is not None:
+        lengths[padding_row] = torch.inf
+    return torch.cat([(lengths - 2 * part.double() @ rows.double().T).argmin(1) for part in cut.split(1024)]).to(torch.int32)
 
 
 def _kept(whole: nn.Embedding, seen: np.ndarray, config: Vocabulary) -> np.ndarray:
@@ -115,7 +131,7 @@ def _kept(whole: nn.Embedding, seen: np.ndarray, config: Vocabulary) -> np.ndarr
                 raise ConfigError(f"vocabulary.{name} must be ids below {whole.num_embeddings}, got {one}. The embedding has a row for each of those.")
     always = [*config.keep, *([] if config.unknown is None else [config.unknown]), *([] if whole.padding_idx is None else [whole.padding_idx])]
     kept = np.union1d(np.flatnonzero(seen >= config.min_count), np.asarray(always, dtype=np.int64))
-    if len(kept) + (config.unknown is None) >= whole.num_embeddings:
+    if len(kept) + _by_mean(config) >= whole.num_embeddings:
         raise StageError(f"vocabulary can't cut a row: {len(kept)} of {whole.num_embeddings} ids stay at min_count {config.min_count}. Raise min_count, or leave the stage out.")
     return kept
 

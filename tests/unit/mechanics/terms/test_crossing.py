@@ -139,5 +139,5 @@ def test_the_record_tells_which_terms_meet():
     found = benchmark.terms(benchmark.digits())
     outcome = lambda told: {name: {way: row[way] == "" for way in benchmark.DIRECTIONS} for name, row in told.items() if row["reads"] == "features"}  # noqa: E731
     assert outcome(found) == outcome(held), "run `python benchmarks/cross_architecture.py terms`"
-    for row in found.values():
+    for row in (row for row in found.values() if row["reads"] == "features"):
         assert all(row[way] == "" or len(row[way]) > 40 for way in benchmark.DIRECTIONS), row
