@@ -192,7 +192,5 @@ def on_validation(task: Task, members: Sequence[nn.Module]) -> tuple[Tensor, Ten
 def committee(task: Task, model: nn.Module, join: Join, source: Callable[[], Signals]) -> Committee:
     """The members of this ensemble, joined. Raises ConfigError if the model is none."""
     if not isinstance(model, Ensemble):
-        raise ConfigError(
-            f"join = '{join}' is for several teachers; this one is a single {type(model).__name__}. Give Task.models a list of factories, or leave join out."
-        )
+        raise ConfigError(f"join = '{join}' is for several teachers; this one is a single {type(model).__name__}. Give Task.models a list of factories, or leave join out.")
     return Committee(task, model, source(), join)

@@ -90,23 +90,30 @@ def fit(
         return _Loop(model, objective, training, seed, checkpoint, log, monitor, note, rewrite, order).run()
 
 
+@dataclass
 class _Loop:
     """One training under way: model, optimizer, position, and the last good state to fall back to."""
 
-    def __init__(
-        self,
-        model: nn.Module, objective: BoundObjective, training: Training, seed: int,
-        checkpoint: Checkpoint, log: Log, monitor: Any, note: str, rewrite: Rewrite | None, order: Order | None,
-    ):
-        self.model, self.objective, self.training, self.seed = model, objective, training, seed
-        self.checkpoint, self.log, self.note, self.rewrite = checkpoint, log, note, rewrite
+    model: nn.Module
+    objective: BoundObjective
+    training: Training
+    seed: int
+    checkpoint: Checkpoint
+    log: Log
+    monitor: Watch | Callable[[nn.Module], float] | None
+    note: str
+    rewrite: Rewrite | None
+    given_order: Order | None
+
+    def __post_init__(self) -> None:
+        model, objective, training, seed, monitor = self.model, self.objective, self.training, self.seed, self.monitor
         self.task: Task = objective.task
         self.ranks = objective.ranks
         self.count = len(self.task.split("train"))
         if self.count < 2:
             raise ConfigError(f"split 'train' of task '{self.task.name}' has {self.count} samples; training needs at least 2. Add samples.")
         self.size = min(training.batch_size, self.count)
-        self.order = order or Order(seed, self.count, self.size, training.epochs)
+        self.order = self.given_order or Order(seed, self.count, self.size, training.epochs)
         self.per_epoch = self.count // self.size  # an incomplete last batch is left out; each epoch leaves out others
         self.total = self.per_epoch * training.epochs
         self.trained = [*model.parameters(), *objective.parameters()]  # all that learns is in the optimizer and in the clipping

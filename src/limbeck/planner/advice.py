@@ -118,9 +118,7 @@ def _too_strong(gap: Gap, chain: Compared | None) -> Answer:
     size = f"the teacher has {gap.teacher_parameters / gap.student_parameters:.1f}× the student's parameters" if gap.teacher_parameters else "the teacher's parameters aren't known"
     apart = f" and is {abs(gap.teacher_metric - gap.student_metric):.4f} better than the student alone" if gap.student_metric is not None else ""
     if chain is None:
-        return Answer(
-            question, "not tried", f"{size}{apart}; limbeck makes assistants of its own families alone: name one in Task.models for `assistant_chain`"
-        )
+        return Answer(question, "not tried", f"{size}{apart}; limbeck makes assistants of its own families alone: name one in Task.models for `assistant_chain`")
     said = {1: "yes: take `assistant_chain`", -1: "no: an assistant harms", 0: "nothing speaks for one: distil directly, which is cheaper"}[chain.settled]
     return Answer(question, said, f"{size}{apart}; {_told(CHAIN, chain)}")
 

@@ -10,8 +10,8 @@ from torch import nn
 from limbeck.core.errors import Interrupted, StageError
 from limbeck.core.plan import Training
 from limbeck.mechanics.objective import Term
-from limbeck.mechanics.terms import task_loss
 from limbeck.mechanics.order import Order
+from limbeck.mechanics.terms import task_loss
 from limbeck.mechanics.train import fit, rate_at
 from limbeck.pipeline.context import FileCheckpoint, QuietLog
 from limbeck.testing import small_task

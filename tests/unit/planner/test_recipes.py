@@ -1,10 +1,12 @@
 """What recipes expand to."""
 
+from itertools import pairwise
+
 import pytest
 
 from limbeck.core.errors import ConfigError
-from limbeck.core.plan import Gate, Plan, Stage
 from limbeck.core.fields import parse
+from limbeck.core.plan import Gate, Plan, Stage
 from limbeck.mechanics.build import teacher_candidate
 from limbeck.mechanics.student import parameters_of, scaled, student_blueprint
 from limbeck.pipeline.recipes import TaskSizes, with_recipes_expanded
@@ -34,7 +36,7 @@ def test_a_chain_goes_down_by_the_same_factor():
     teacher = teacher_candidate(task)
     counts = [parameters_of(student_blueprint(s.config["student"], s.config["options"], task=task, teacher=teacher), task) for s in found]
     sizes = [TaskSizes(task).teacher, *counts]
-    steps = [a / b for a, b in zip(sizes, sizes[1:], strict=False)]
+    steps = [a / b for a, b in pairwise(sizes)]
     whole = (sizes[0] / sizes[-1]) ** (1 / 3)
     assert sizes == sorted(sizes, reverse=True) and all(s == pytest.approx(whole, rel=0.3) for s in steps)
     assert [s.config.get("teacher", "") for s in found] == ["", "input", "input"] and all(s.config["training"] == {"epochs": 2} for s in found)

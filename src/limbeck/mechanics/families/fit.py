@@ -109,7 +109,7 @@ def _classes(name: str, inputs: Tensors, outputs: Tensors) -> int:
 def _vocabulary(name: str, inputs: Tensors, outputs: Tensors) -> int:
     key = "logits" if "logits" in outputs else next(iter(outputs))
     if outputs[key].dim() != 3:
-        raise ConfigError(f"{name} gives [batch, tokens, vocabulary], the teacher's '{key}' has the shape {list(outputs[key].shape)}. Take 'limbeck:encoder' to tell classes apart.")
+        raise ConfigError(f"{name} gives [batch, tokens, vocabulary], the teacher's '{key}' has the shape {list(outputs[key].shape)}. Take 'limbeck:encoder' for classes.")
     return outputs[key].shape[2]
 
 

@@ -31,9 +31,9 @@ class Pair:
     """A layer of the student and the teacher's that it is matched with."""
 
     student: Annotated[str, "module path in the student"]
-    teacher: Annotated[
-        str, "module path in the teacher; `auto` takes the one that answers by name, resolution and depth, `auto:cka` the one whose features are most alike"
-    ] = "auto"
+    teacher: Annotated[str, "module path in the teacher; `auto` takes the one that answers by name, resolution and depth, `auto:cka` the one whose features are most alike"] = (
+        "auto"
+    )
 
     @property
     def answer(self) -> str:

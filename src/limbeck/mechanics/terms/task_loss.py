@@ -75,7 +75,9 @@ def in_range(target: Tensor, classes: int, task: Task) -> None:
     """Raises TaskError for a label that the model has no class for; −100 stands for none."""
     bad = target[(target != IGNORED) & ((target < 0) | (target >= classes))]
     if len(bad):
-        raise TaskError(f"task '{task.name}': label {bad[0].item()} is outside [0, {classes - 1}], the classes that the model has. Renumber the labels, or give the model as many classes (or words).")
+        raise TaskError(
+            f"task '{task.name}': label {bad[0].item()} is outside [0, {classes - 1}], the classes that the model has. Renumber the labels, or give it more classes (or words)."
+        )
 
 
 def _class_losses(scores: Tensor, target: Tensor, task: Task) -> Tensor:

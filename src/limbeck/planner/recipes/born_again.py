@@ -15,9 +15,7 @@ from limbeck.planner.recipes.card import Recipe, Sizes, last, step
 class BornAgain:
     """Generations of one architecture."""
 
-    student: Annotated[
-        str, Hint("Name a model of Task.models, or limbeck:<family>."), "a model of Task.models (the teacher's own too), or `limbeck:<family>`"
-    ]
+    student: Annotated[str, Hint("Name a model of Task.models, or limbeck:<family>."), "a model of Task.models (the teacher's own too), or `limbeck:<family>`"]
     options: Annotated[dict[str, Any], "arguments of the student's factory"] = field(default_factory=dict)
     generations: Annotated[int, Range(1, 10), "how many; the first learns from the teacher"] = 2
     distill: Annotated[dict[str, Any], "options of every generation's `distill`"] = field(default_factory=dict)
