@@ -23,7 +23,7 @@ from limbeck.core.technique import Checkpoint, Log
 from limbeck.mechanics.forgetting import Drawing, class_weights, ends
 from limbeck.mechanics.objective import BoundObjective
 from limbeck.mechanics.order import Order
-from limbeck.mechanics.ranks import together
+from limbeck.mechanics.together import together
 from limbeck.mechanics.watch import AHEAD, CLASSES, KEPT, SHARE, Watch, Watcher, behind, classes_needed, refuse_blind, shares
 
 Rewrite = Callable[[nn.Module, Any, np.ndarray, int], tuple[BoundObjective, Any] | None]
