@@ -12,12 +12,21 @@ RECORD = Path(__file__).parent.parent / "benchmarks" / "records" / "sst2.json"
 KINDS = {
     "words_teacher": "`convolutions`, the teacher's words, with the teacher",
     "words_labels": "`convolutions`, the teacher's words, labels alone",
+    "wide_teacher": "`wide`, the teacher's words, with the teacher",
+    "wide_labels": "`wide`, the teacher's words, labels alone",
     "own_teacher": "`convolutions`, words of its own, with the teacher",
     "own_labels": "`convolutions`, words of its own, labels alone",
     "layers_teacher": "`layers`, with the teacher",
     "layers_labels": "`layers`, labels alone",
 }
-PAIRS = (("words_teacher", "words_labels"), ("words_teacher", "own_labels"), ("own_teacher", "own_labels"), ("words_labels", "own_labels"), ("layers_teacher", "layers_labels"))
+PAIRS = (
+    ("words_teacher", "words_labels"),
+    ("wide_teacher", "wide_labels"),
+    ("words_teacher", "own_labels"),
+    ("own_teacher", "own_labels"),
+    ("words_labels", "own_labels"),
+    ("layers_teacher", "layers_labels"),
+)
 BAR = 0.95
 INTERVAL = 0.975  # one-sided, so that both together leave 5 %
 
@@ -65,11 +74,13 @@ def _about(arms: dict[str, Any]) -> str:
     small = [a for a in done if a["size_bytes"] <= 2_000_000]
     reached = [f"{a['kind']}-{a['seed']}" for a in small if ratio_lower(_counts(a, teacher)) >= BAR]
     nearly = [f"{a['kind']}-{a['seed']}" for a in small if a["test"] / teacher["test"] >= BAR]
+    twice = [f"{name} (test {a['earlier'][0]['test']:.2%} then)" for name, a in arms.items() if a.get("earlier")]
+    again = f"The cut was settled on dev after a first look at test: {', '.join(twice)}. " if twice else ""
     spent = (sum(a["cpu_seconds"] for a in arms.values()) + teacher["claims"]["answers_seconds"]) / 3600
-    subsets = {a["kind"]: f"{a['claims']['samples']:,} samples, {a['claims']['epochs']} epoch{'s' * (a['claims']['epochs'] > 1)}" for a in done}
-    told = "; ".join(f"{kind.split('_')[0]}: {what}" for kind, what in {k.split("_")[0]: v for k, v in subsets.items()}.items())
+    subsets = {a["kind"].split("_")[0]: f"{a['claims']['samples']:,} samples, {a['claims']['epochs']} epoch{'s' * (a['claims']['epochs'] > 1)}" for a in done}
+    told = "; ".join(f"`{kind}`: {what}" for kind, what in subsets.items())
     return (
         f"The bar, at most 2,000,000 bytes with a retention of {BAR:g}: by its bound {', '.join(reached) or '**none**'}; by its value {', '.join(nearly) or '**none**'}. "
-        f"Learnt on {told}. {spent:.2f} core-hours in all, {teacher['machine']['processor']}, one thread, torch {teacher['versions']['torch']}, "
+        f"{again}Learnt on {told}. {spent:.2f} core-hours in all, {teacher['machine']['processor']}, one thread, torch {teacher['versions']['torch']}, "
         f"{max(a['time'] for a in arms.values())[:10]}, commit {teacher['commit']}."
     )
