@@ -1,7 +1,7 @@
 """What does distillation cost beside plain training, with a cache and without? How much of a step are views? How many bytes is a token?
 
 Steps of the real loop's objective, all kinds in turn in one process on one thread; whole runs of 16 epochs through the real loop. Inputs
-are random: time doesn't depend on them. `python benchmarks/distillation_speed.py` takes about six minutes; writes
+are random: time doesn't depend on them. `python benchmarks/distillation_speed.py` takes about eight minutes; writes
 `records/distillation_speed.json`, which `docs/cache.md` shows.
 """
 
@@ -39,6 +39,7 @@ RECORD = Path(__file__).parent / "records" / "distillation_speed.json"
 SAMPLES, BATCH, EPOCHS, VERSIONS = 256, 128, 16, 4
 TURNS, STEPS, RUNS = 10, 2, 3  # each turn times every kind for so many steps; each whole run is taken so often
 TEACHERS = {"ResNet-32": (5, 5, 5), "ResNet-56": (9, 9, 9)}
+NEAR, HEAVY = "ResNet-32", "ResNet-56"  # of whole runs: the nearer to the least that the bar speaks of (three times the cost), and a usual gap
 VOCABULARY, TOKENS, SEQUENCES, K = 8192, 64, 256, 10
 BARS = {"cached_step": 1.10, "whole_run": 0.60, "views_share": 0.05, "bytes_a_token": 44}
 
@@ -134,22 +135,22 @@ def step_ratios(taken: Mapping[str, Sequence[Sequence[float]]], built: Mapping[s
     return found
 
 
-def whole_runs(task: Task, folder: Path) -> dict[str, Any]:
+def whole_runs(task: Task, folder: Path, name: str, views: Sequence[int]) -> dict[str, Any]:
     """Seconds of whole runs of 16 epochs through the real loop, cache building included; each run has a cache of its own."""
-    teacher, training = resnet(channels=3, classes=10, blocks=TEACHERS["ResNet-32"]), Training(epochs=EPOCHS, batch_size=BATCH)
+    teacher, training = resnet(channels=3, classes=10, blocks=TEACHERS[name]), Training(epochs=EPOCHS, batch_size=BATCH)
     seconds: dict[str, list[float]] = {}
-    for versions in (1, VERSIONS):
+    for versions in views:
         under = replace(task, views=replace(task.views, versions=versions))
         for turn in range(RUNS):
             for kind in ("cached", "live"):
                 live = LiveTeacher(under, teacher)
-                place = folder / f"{kind}-{versions}-{turn}"
+                place = folder / f"{name}-{kind}-{versions}-{turn}"
                 start = time.perf_counter()
                 bound = (0.1 * task_loss() + 0.9 * kd()).bind(under, CachedTeacher(place / "cache", live, {}) if kind == "cached" else live)
                 fit(resnet(channels=3, classes=10), bound, training, seed=turn, checkpoint=FileCheckpoint(place / "c"), log=QuietLog())
                 seconds.setdefault(f"{kind}_{versions}", []).append(time.perf_counter() - start)
-    ratios = {str(v): {"value": float(np.median(r := np.divide(seconds[f"cached_{v}"], seconds[f"live_{v}"]))), "low": min(r), "high": max(r)} for v in (1, VERSIONS)}
-    return {"teacher": "ResNet-32", "epochs": EPOCHS, "seconds": seconds, "ratio_by_views": ratios}
+    ratios = {str(v): {"value": float(np.median(r := np.divide(seconds[f"cached_{v}"], seconds[f"live_{v}"]))), "low": min(r), "high": max(r)} for v in views}
+    return {"teacher": name, "epochs": EPOCHS, "seconds": seconds, "ratio_by_views": ratios}
 
 
 class Words(nn.Module):
@@ -189,11 +190,13 @@ def main() -> int:
     task = images()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = {"steps": steps(task, folder), "whole_runs": whole_runs(task, folder), "tokens": tokens(folder)}
-    nearest = found["steps"]["teachers"]["ResNet-32"]
+        found: dict[str, Any] = {"steps": steps(task, folder), "whole_runs": whole_runs(task, folder, NEAR, (1, VERSIONS)), "tokens": tokens(folder)}
+        found["whole_runs_heavy"] = whole_runs(task, folder, HEAVY, (VERSIONS,))
+    nearest = found["steps"]["teachers"][NEAR]
     met = {
         "cached_step": max(t["cached_step"]["value"] for t in found["steps"]["teachers"].values()) <= BARS["cached_step"],
         "whole_run": {v: r["value"] <= BARS["whole_run"] for v, r in found["whole_runs"]["ratio_by_views"].items()},
+        "whole_run_heavy": {v: r["value"] <= BARS["whole_run"] for v, r in found["whole_runs_heavy"]["ratio_by_views"].items()},
         "views_share": {s: r["value"] <= BARS["views_share"] for s, r in found["steps"]["views_share"].items()},
         "bytes_a_token": found["tokens"]["bytes_a_token"] <= BARS["bytes_a_token"],
     }
@@ -209,7 +212,7 @@ def main() -> int:
         **found,
     }
     write(RECORD, canonical(record) + b"\n")
-    print(f"cost {nearest['cost']['value']:.2f}, cached step {nearest['cached_step']}, whole {found['whole_runs']['ratio_by_views']}, met {met}")
+    print(f"cost {nearest['cost']['value']:.2f}, cached step {nearest['cached_step']}, whole {[found[w]['ratio_by_views'] for w in ('whole_runs', 'whole_runs_heavy')]}, met {met}")
     return 0
 
 

@@ -52,14 +52,15 @@ class Budget:
     """What teachers and students may spend; all see the same images."""
 
     images: int = 10_000
-    teacher_epochs: int = 4
+    teacher_epochs: int = 5
     epochs: int = 5
     batch_size: int = 64
-    learning_rate: float = 5e-3
+    learning_rate: float = 0.1  # of SGD with momentum
+    weight_decay: float = 5e-4
     views: int = 5
 
     def training(self, epochs: int) -> Training:
-        return Training(epochs=epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
+        return Training(epochs=epochs, batch_size=self.batch_size, optimizer="sgd", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
 
 
 FULL = Budget(images=55_000, teacher_epochs=30, epochs=60, views=10)

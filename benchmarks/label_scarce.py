@@ -43,12 +43,13 @@ class Budget:
     images: int = 10_000
     labels: int = 1000
     epochs: int = 5
-    teacher_epochs: int = 40  # over the labelled images
+    teacher_epochs: int = 50  # over the labelled images
     batch_size: int = 64
-    learning_rate: float = 5e-3
+    learning_rate: float = 0.1  # of SGD with momentum
+    weight_decay: float = 5e-4
 
     def training(self, epochs: int) -> Training:
-        return Training(epochs=epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
+        return Training(epochs=epochs, batch_size=self.batch_size, optimizer="sgd", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
 
     @property
     def repeats(self) -> int:

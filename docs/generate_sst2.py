@@ -74,8 +74,8 @@ def _about(arms: dict[str, Any]) -> str:
     small = [a for a in done if a["size_bytes"] <= 2_000_000]
     reached = [f"{a['kind']}-{a['seed']}" for a in small if ratio_lower(_counts(a, teacher)) >= BAR]
     nearly = [f"{a['kind']}-{a['seed']}" for a in small if a["test"] / teacher["test"] >= BAR]
-    twice = [f"{name} (test {a['earlier'][0]['test']:.2%} then)" for name, a in arms.items() if a.get("earlier")]
-    again = f"The cut was settled on dev after a first look at test: {', '.join(twice)}. " if twice else ""
+    twice = [f"{name} (dev {a['earlier'][0]['dev']:.2%}, test {a['earlier'][0]['test']:.2%} then)" for name, a in arms.items() if a.get("earlier")]
+    again = f"The cut (from 8 times and the mean to 12 times and the nearest) was settled on dev after a first look at test: {', '.join(twice)}. " if twice else ""
     spent = (sum(a["cpu_seconds"] for a in arms.values()) + teacher["claims"]["answers_seconds"]) / 3600
     subsets = {a["kind"].split("_")[0]: f"{a['claims']['samples']:,} samples, {a['claims']['epochs']} epoch{'s' * (a['claims']['epochs'] > 1)}" for a in done}
     told = "; ".join(f"`{kind}`: {what}" for kind, what in subsets.items())
