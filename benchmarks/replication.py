@@ -133,7 +133,15 @@ class Budget:
 FULL = Budget(images=50_000, epochs=240, views=240, live=True)
 
 
-ASIDES = {"none, AdamW": "none", "kd, AdamW": "kd"}  # the optimizer of limbeck's defaults, at the better of two rates
+ADAMW, UNCLIPPED = {"optimizer": "adamw", "learning_rate": 0.02, "weight_decay": 0.01}, {"clip_norm": 0.0}
+ASIDES: dict[str, tuple[str, dict[str, Any]]] = {  # an arm under another training: limbeck's own optimizer at the better of two rates; no clipping
+    "none, AdamW": ("none", ADAMW),
+    "kd, AdamW": ("kd", ADAMW),
+    "none, unclipped": ("none", UNCLIPPED),
+    "attention_transfer, unclipped": ("attention_transfer", UNCLIPPED),
+    "rkd, unclipped": ("rkd", UNCLIPPED),
+    "crd, unclipped": ("crd", UNCLIPPED),
+}
 SIMKD = "simkd"  # a technique: its student answers through the teacher's classifier, behind a projector that stays
 
 
@@ -156,12 +164,9 @@ class Bench:
 
     def setting(self, name: str) -> dict[str, Any]:
         """All that decides what an arm gives."""
-        told = {"data": "CIFAR-10 (JPEG)", "student": STUDENT, "teacher": "cifar_resnet56", **asdict(self.budget_of(name))}
-        arm = ARMS.get(ASIDES.get(name, name))
-        return {**told, "arm": json.loads(json.dumps(asdict(arm))) if arm else name}
-
-    def budget_of(self, name: str) -> Budget:
-        return replace(self.budget, optimizer="adamw", learning_rate=0.02, weight_decay=0.01) if name in ASIDES else self.budget
+        of, other = ASIDES.get(name, (name, {}))
+        told = {"data": "CIFAR-10 (JPEG)", "student": STUDENT, "teacher": "cifar_resnet56", **asdict(self.budget), **other}
+        return {**told, "arm": json.loads(json.dumps(asdict(ARMS[of]))) if of in ARMS else of}
 
     def ledger(self, name: str) -> Ledger:
         """An arm's own: what is changed in one arm leaves the others finished."""
@@ -174,8 +179,9 @@ class Bench:
             if name == SIMKD:
                 student, history = self.through_the_teachers_head(seed, checkpoint)
             else:
-                objective, training = ARMS[ASIDES.get(name, name)].objective(), self.budget_of(name).training
-                student, history = trained(STUDENT, objective, self.signals, task=self.task, training=training, seed=seed, checkpoint=checkpoint)
+                of, other = ASIDES.get(name, (name, {}))
+                training = replace(self.budget.training, **other)
+                student, history = trained(STUDENT, ARMS[of].objective(), self.signals, task=self.task, training=training, seed=seed, checkpoint=checkpoint)
             more = {"parameters": sum(p.numel() for p in student.parameters())} if name == SIMKD else {}
             curve = [{k: round(v, 5) for k, v in row.items() if isinstance(v, float) and not k.startswith("share of ")} for row in history]
             return right(student, self.test), {"curve": curve, **more}
