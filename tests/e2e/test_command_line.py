@@ -153,7 +153,7 @@ def test_a_technique_out_of_tree(tmp_path):
     (site / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
     (site / "mine-1.0.dist-info" / "entry_points.txt").write_text("[limbeck.techniques]\ntruncate = mine:truncate\nbroken = mine:nothing\n")
     listed = limbeck("techniques", "--json", cwd=tmp_path, path=site)
-    assert [t["name"] for t in json.loads(listed.stdout)["techniques"]] == ["blocks", "distill", "finetune", "prune", "quantize", "simkd", "truncate", "vocabulary"]
+    assert [t["name"] for t in json.loads(listed.stdout)["techniques"]] == ["blocks", "distill", "finetune", "prune", "quantize", "simkd", "vocabulary", "truncate"]
     assert "technique 'broken' (mine:nothing) failed to load" in listed.stderr
     truncate = '[[stage]]\ntechnique = "truncate"\nconfig = { bits = 7 }\ngate = { retention = 0.3 }\n'
     plan = truncate + '[[stage]]\ntechnique = "quantize"\ngate = { pays = "bytes", shrink = 1.05, retention = 0.3 }\n'

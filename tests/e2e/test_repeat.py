@@ -83,7 +83,8 @@ def test_runs_without_a_control_say_why(tmp_path):
     assert data["difference"] is None and data["control"] is None and data["difference_note"].endswith(f"so nothing can be compared: {note}.")
 
 
-def test_the_table_shows_what_was_kept_and_where_0_lies(capsys):
+def test_the_table_shows_what_was_kept_and_where_0_lies(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     ends = {"last": {"epoch": 6, "validation": 0.9}, "best": {"epoch": 4, "validation": 0.95}, "kept": {"epoch": 6, "validation": 0.9}}
     one = {"run": "x-seed0", "seed": 0, "verdict": "PASS", "final": 0.8, "control": 0.7, "trainings": [{"stage": s, **ends} for s in ("distill", "control")], "note": None}
     found = {"value": 0.1, "low": 0.02, "high": 0.18, "confidence": 0.95, "seeds": 3}
