@@ -151,7 +151,7 @@ def difference(candidate: np.ndarray, baseline: np.ndarray, noise: tuple[float, 
 
 def about(question: str, setting: Mapping[str, Any], runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """What every record says of itself: commit, machine, versions, setting, cost."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(limbeck.__file__).parent).stdout.strip()
+    commit = _git("rev-parse", "--short", "HEAD").stdout.strip() + ("-dirty" if _git("diff", "--quiet", "HEAD", "--", ".").returncode else "")
     seconds = sum(run["core_seconds"] for found in runs.values() for run in found.values())
     return {
         "question": question,
@@ -163,6 +163,11 @@ def about(question: str, setting: Mapping[str, Any], runs: Mapping[str, Mapping[
         "core_hours": round(seconds / 3600, 3),
         "runs": runs,
     }
+
+
+def _git(*asked: str) -> subprocess.CompletedProcess[str]:
+    """Of the package that ran."""
+    return subprocess.run(["git", *asked], capture_output=True, text=True, cwd=Path(limbeck.__file__).parent)
 
 
 def collected(arms: Sequence[str], seeds: Sequence[int], ledger: Ledger) -> dict[str, dict[str, dict[str, Any]]]:

@@ -37,9 +37,7 @@ class FirstWrites:
             return None
         tensors, state = saved
         kept = {int(k.partition(".")[2] or 0): v for k, v in tensors.items() if k.partition(".")[0] == "rng"}
-        own = (
-            kept[self.ranks.rank] if len(kept) == self.ranks.count else torch.Generator().manual_seed(seed_of(self.seed, self.ranks.rank, state["position"]["step"])).get_state()
-        )
+        own = kept[self.ranks.rank] if len(kept) == self.ranks.count else torch.Generator().manual_seed(seed_of(self.seed, self.ranks.rank, state["position"]["step"])).get_state()
         return {**{k: v for k, v in tensors.items() if not k.startswith("rng")}, "rng": own}, state
 
     def stop_requested(self) -> bool:
