@@ -136,7 +136,12 @@ def test_the_table_shows_losers_and_those_that_diverged(arms, tables):
     assert "worse" in lines[4]
     assert "`dist` seed 1: the loss is NaN" in text
     assert "| `ewc` | is about forgetting |" in text
-    assert "`vid`" in next(line for line in text.splitlines() if line.startswith("Not run: "))
+    (unrun,) = [line for line in text.splitlines() if line.startswith("Not run")]
+    assert "`vid`" in unrun
+    assert "`dist`" not in unrun
+    del told["runs"]["hint"]["2"]
+    (unrun,) = [line for line in tables.replication(told).splitlines() if line.startswith("Not run")]
+    assert "`hint`" in unrun  # what lacks a seed isn't in the table, and is named
     assert "Not run yet" in tables.replication(None)
 
 
