@@ -52,11 +52,9 @@ def replication(told: Mapping[str, Any] | None) -> str:
         f"empty: these seeds and images can't tell the term from no teacher. "
         f"Core time is a run's in that of no teacher, the teacher's own left out; the machine was shared, so it is rough. {_unranked(noise, base)}"
     )
-    more = [
-        *(["Diverged: " + "; ".join(failed)] if failed else []),
-        *(["Not run, or not with every seed: " + ", ".join(f"`{name}`" for name in unrun)] if unrun else []),
-        *_asides(told, every),
-    ]
+    failed = ["Diverged: " + "; ".join(failed)] if failed else []
+    lacking = ["Not run, or not with every seed: " + ", ".join(f"`{name}`" for name in unrun)] if unrun else []
+    more = [*failed, *lacking, *_asides(told, every)]
     return "\n\n".join(["\n".join(rows), where, *more, "\n".join(left), _about(told)])
 
 
