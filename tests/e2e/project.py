@@ -32,11 +32,11 @@ gate = { pays = "bytes", shrink = 1.05, retention = 0.3 }
 """
 
 
-def write_project(folder: Path, *, contract: str = "retention = 0.3\nsize_ratio = 1.5", plan: str = PLAN, task: str = TASK, run: str = "") -> Path:
-    """Write task.py and limbeck.toml; returns the folder."""
+def write_project(folder: Path, *, contract: str = "retention = 0.3\nsize_ratio = 1.5", plan: str = PLAN, task: str = TASK, run: str = "", studies: str = "none") -> Path:
+    """Write task.py and limbeck.toml; returns the folder. `studies` beside the contract cost seconds each: those that are asked for."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "task.py").write_text(task)
-    (folder / "limbeck.toml").write_text(f'[task]\nentry = "task.py:task"\n\n[contract]\n{contract}\n\n[run]\ntiming_seconds = 0.1\n{run}\n{plan}')
+    (folder / "limbeck.toml").write_text(f'[task]\nentry = "task.py:task"\n\n[contract]\n{contract}\n\n[run]\ntiming_seconds = 0.1\n{run}\n[proof]\nstudies = "{studies}"\n{plan}')
     return folder
 
 

@@ -14,6 +14,7 @@ from limbeck.core.errors import ConfigError
 from limbeck.core.fields import parse
 from limbeck.core.foreign import users_code
 from limbeck.core.plan import CACHE_BYTES, Plan, Stage
+from limbeck.core.proof import Proof
 from limbeck.core.task import Task
 from limbeck.core.technique import Log
 
@@ -99,6 +100,7 @@ def compress(
     seed: int = 0,
     timing_seconds: float = 2.0,
     cache_bytes: int = CACHE_BYTES,
+    proof: Proof | None = None,
     log: Log | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Run:
@@ -110,6 +112,7 @@ def compress(
         plan: The stages; None lets limbeck plan (see `limbeck.planner.sequential`).
         root: The folder of runs; this run's is `root/name`.
         cache_bytes: Of disk that the teacher's answers may take; what doesn't fit is asked of the teacher each time.
+        proof: What is shown of the final artifact beside the contract; None: every study that can be made.
         stop: Asked between steps; True leaves a checkpoint and raises Interrupted.
     Raises: TaskError, ConfigError, RunError for what the caller can mend; Interrupted.
     """
@@ -126,6 +129,7 @@ def compress(
         seed=seed,
         timing_seconds=timing_seconds,
         cache_bytes=cache_bytes,
+        proof=proof or Proof(),
     )
     return _carried_out(request, log, stop)
 
@@ -217,6 +221,7 @@ def _requested(path: Path, name: str | None) -> Request:
         seed=file.run.seed,
         timing_seconds=file.run.timing_seconds,
         cache_bytes=file.run.cache_bytes,
+        proof=file.proof,
         run_file=path,
         entry=file.task.entry,
         variables={k: v for k, v in in_effect(TABLES).items() if not (name and k == "LIMBECK_RUN_NAME")},

@@ -9,6 +9,7 @@ from typing import Any
 from limbeck.core.contract import Contract, Target
 from limbeck.core.fields import parse, to_dict
 from limbeck.core.foreign import users_code
+from limbeck.core.proof import Proof
 from limbeck.core.task import Task
 
 
@@ -20,6 +21,7 @@ def evaluate(
     model: str | None = None,
     contract: Contract | None = None,
     target: Target | None = None,
+    proof: Proof | None = None,
     root: str | Path = "runs",
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def evaluate(
     """
     from limbeck.pipeline import judging
 
-    return judging.judged([subject], task=task, split=split, model=model, contract=contract, target=target, root=Path(root), stop=stop)
+    return judging.judged([subject], task=task, split=split, model=model, contract=contract, target=target, proof=proof, root=Path(root), stop=stop)
 
 
 def compare(
@@ -40,6 +42,7 @@ def compare(
     split: str = "test",
     contract: Contract | None = None,
     target: Target | None = None,
+    proof: Proof | None = None,
     root: str | Path = "runs",
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -49,7 +52,7 @@ def compare(
     """
     from limbeck.pipeline import judging
 
-    return judging.judged([baseline, candidate], task=task, split=split, model=None, contract=contract, target=target, root=Path(root), stop=stop)
+    return judging.judged([baseline, candidate], task=task, split=split, model=None, contract=contract, target=target, proof=proof, root=Path(root), stop=stop)
 
 
 def analyze(

@@ -28,6 +28,7 @@ from limbeck.cli.options import Debug, Json
 from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import LimbeckError
 from limbeck.core.fields import Field, fields_of, parse
+from limbeck.core.proof import Proof
 from limbeck.core.secrets import masked_text
 
 app = typer.Typer(name="limbeck", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,6 +39,7 @@ Split = Annotated[str, typer.Option(help="The split to judge on; a look at test 
 Runtime = Annotated[str, typer.Option(envvar="LIMBECK_TARGET_RUNTIME", help="Where a task's model is exported to.")]
 Threads = Annotated[int, typer.Option(envvar="LIMBECK_TARGET_THREADS", min=1, help="Threads that one inference may use.")]
 Batch = Annotated[int, typer.Option(envvar="LIMBECK_TARGET_BATCH", min=1, help="Samples in one timed inference.")]
+Studies = Annotated[str, typer.Option("--studies", envvar="LIMBECK_PROOF_STUDIES", help="Studies beside the limits: `all`, `none`, or names separated by commas.")]
 Limit = Annotated[list[str] | None, typer.Option("--limit", help="A limit of the contract, as in retention=0.97 or slice_retention.night=0.95; may be given again.")]
 
 
@@ -107,6 +109,7 @@ def evaluate(
     runtime: Runtime = "onnxruntime",
     threads: Threads = 1,
     batch: Batch = 1,
+    studies: Studies = "all",
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -115,7 +118,16 @@ def evaluate(
     def work(log: Any, stop: Callable[[], bool]) -> Any:
         from limbeck import api
 
-        return api.evaluate(subject, task=task, split=split, model=model, contract=_contract(limit), target=Target(runtime=runtime, threads=threads, batch=batch), stop=stop)
+        return api.evaluate(
+            subject,
+            task=task,
+            split=split,
+            model=model,
+            contract=_contract(limit),
+            target=Target(runtime=runtime, threads=threads, batch=batch),
+            proof=Proof(studies=studies),
+            stop=stop,
+        )
 
     _leave(_working(work, json_=json_, debug=debug, render="judged", note="judging: metric, latency, memory"))
 
@@ -130,6 +142,7 @@ def compare(
     runtime: Runtime = "onnxruntime",
     threads: Threads = 1,
     batch: Batch = 1,
+    studies: Studies = "all",
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -138,7 +151,16 @@ def compare(
     def work(log: Any, stop: Callable[[], bool]) -> Any:
         from limbeck import api
 
-        return api.compare(baseline, candidate, task=task, split=split, contract=_contract(limit), target=Target(runtime=runtime, threads=threads, batch=batch), stop=stop)
+        return api.compare(
+            baseline,
+            candidate,
+            task=task,
+            split=split,
+            contract=_contract(limit),
+            target=Target(runtime=runtime, threads=threads, batch=batch),
+            proof=Proof(studies=studies),
+            stop=stop,
+        )
 
     _leave(_working(work, json_=json_, debug=debug, render="judged", note="judging both: metric, latency in turn, memory"))
 

@@ -13,7 +13,7 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
-from limbeck.cli import behaviour, training
+from limbeck.cli import behaviour, studies, training
 
 COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "ANOMALOUS": "magenta", "UNVERIFIED": "yellow", "REFUSED": "red"}
 
@@ -124,6 +124,7 @@ def run(data: Mapping[str, Any]) -> None:
         out.print(f"  final is {data['chosen']['stage']}: {data['chosen']['why']}", soft_wrap=True)
     out.print(verdicts_table(data["contract"]))
     behaviour.show(out, data.get("behaviour"))
+    studies.show(out, data.get("studies"))
     ratios = data["ratios"]
     speed = f", {ratios['latency_p50']:.1f}× faster (p50)" if ratios["latency_p50"] else ""
     where = f"{data['baseline']['runtime']}, {data['baseline']['threads']} thread(s); look {data['test_looks']} at this test split"
@@ -168,6 +169,7 @@ def judged(data: Mapping[str, Any]) -> None:
                 + (f", argmax agrees on {agreement['argmax_agreement']:.1%}" if agreement["argmax_agreement"] is not None else "")
             )
         behaviour.show(out, subject["behaviour"])
+        studies.show(out, subject["studies"])
         if subject["verdicts"]:
             out.print(verdicts_table(subject["verdicts"]))
     if data["test_looks"]:

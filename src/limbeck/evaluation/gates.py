@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from limbeck.core.contract import TOO_GOOD, Contract
 from limbeck.core.evidence import Evidence, Latency, Retention, Status, Verdict
 from limbeck.core.metric import Metric
 from limbeck.core.plan import Gate
-from limbeck.evaluation import slices
+from limbeck.evaluation import slices, studies
 from limbeck.evaluation.behaviour import Behaviour, max_ece, max_flips
 from limbeck.evaluation.quality import samples_needed as more_samples
 from limbeck.stats.latency import median_ratio, percentile, percentile_verdict, samples_needed
@@ -25,7 +25,7 @@ SLACK = 0.95  # "not slower" is shown when the interval of the speedup lies abov
 @dataclass(frozen=True, kw_only=True)
 class Examined:
     """One artifact's evidence, with the raw latencies and, where a task judged it, what it keeps: as a ratio where the metric
-    admits one (else a drop), and always as a drop; and how it answers."""
+    admits one (else a drop), and always as a drop; how it answers; and the figures of the studies that were made, by name."""
 
     evidence: Evidence
     latency: Latency | None = None
@@ -33,6 +33,7 @@ class Examined:
     drop: Retention | None = None
     metric_interval: tuple[float, float] | None = None
     behaviour: Behaviour | None = None
+    studies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def quality(retention: Retention | None, limit: float, *, gate: str) -> Verdict:
@@ -149,6 +150,8 @@ def _one(name: str, limit: float, metric: Metric | None, candidate: Examined, ba
         return max_flips(candidate.behaviour, limit)
     if name == "max_ece":
         return max_ece(candidate.behaviour, limit)
+    if study := studies.answering(name):
+        return studies.verdict(study, name, limit, candidate.studies.get(study.name))
     if baseline is None:
         return Verdict(gate=name, status=Status.UNVERIFIED, limit=limit, reason="a ratio needs a baseline, and there is none")
     if name == "size_ratio":

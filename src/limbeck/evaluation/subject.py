@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from limbeck.core.candidate import Artifact, ArtifactForm
 from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import ArtifactError, TaskError
 from limbeck.core.evidence import Evidence, Latency, Retention, Status, Verdict
+from limbeck.core.proof import Proof
 from limbeck.core.task import Task
-from limbeck.evaluation import measure, quality, slices
+from limbeck.evaluation import measure, quality, slices, studies
 from limbeck.evaluation.behaviour import Behaviour
 from limbeck.evaluation.gates import Examined, contract_verdicts, percentiles, speedup
+from limbeck.evaluation.studies import Setting, Side
 from limbeck.runtimes import of_file, parity, runtime
 from limbeck.runtimes.card import Session, fixed_batch, random_feed
 from limbeck.stats.bootstrap import Interval
 from limbeck.stats.latency import median_ratio
 
 CONFIDENCE = 0.95  # one-sided, where no contract says another
+NO_STUDY = Proof(studies="none")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Subject:
     parameters: int | None = None
     macs: int | None = None
     kernels: Mapping[str, object] | None = None
+    module: Callable[[], nn.Module] | None = None  # makes the module that it was exported from
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def of_task(task: Task, *, model: str | None, target: Target, folder: Path, name
     split = "train" if "train" in task.splits else next(iter(task.splits))
     artifact = runtime(target.runtime).export(example(task, module, split=split), folder)
     counted = profile(module, *arguments(task, batch_of(task, split, [0])))
-    return Subject(name, artifact, counted.parameters, counted.macs, runtime(target.runtime).describe(artifact))
+    return Subject(name, artifact, counted.parameters, counted.macs, runtime(target.runtime).describe(artifact), module=partial(rebuild, form, task))
 
 
 def judge(
@@ -86,6 +92,7 @@ def judge(
     target: Target,
     split: str,
     contract: Contract | None = None,
+    proof: Proof | None = None,
     seconds: float = 2.0,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Judged]:
@@ -94,6 +101,7 @@ def judge(
     Without a task the inputs are random ones of the declared shapes, and quality stays unverified. Raises Interrupted when `stop` says so.
     """
     slices.check_named(task, contract)
+    asked = studies.chosen(proof or NO_STUDY, contract)
     sessions = [runtime(s.artifact.runtime).load(s.artifact, target.threads) for s in subjects]
     feed = _feed(task, sessions[0], target, split)
     latencies = measure.latency([s.artifact for s in subjects], feed, threads=target.threads, seconds=seconds, stop=stop)
@@ -102,8 +110,50 @@ def judge(
     for subject, latency, (value, known) in zip(subjects, latencies, shown, strict=True):
         memory = measure.peak_memory(subject.artifact, feed, threads=target.threads, stop=stop)
         examined.append(Examined(evidence=_evidence(subject, target, task, value, latency, memory), latency=latency, **known))
+    examined[-1] = replace(examined[-1], studies=_studied(subjects, examined, asked, proof or NO_STUDY, task=task, split=split, target=target, feed=feed, stop=stop))
     first = Judged(examined[0], contract_verdicts(contract, task.metric if task else None, candidate=examined[0], baseline=None) if contract and len(subjects) == 1 else ())
     return [first, *(_second(e, examined[0], contract, task, _agreement(sessions[0], s, feed)) for e, s in zip(examined[1:], sessions[1:], strict=True))]
+
+
+def _studied(
+    subjects: Sequence[Subject],
+    examined: Sequence[Examined],
+    asked: Sequence[studies.Study],
+    proof: Proof,
+    *,
+    task: Task | None,
+    split: str,
+    target: Target,
+    feed: Mapping[str, np.ndarray],
+    stop: Callable[[], bool],
+) -> dict[str, studies.Data]:
+    """The studies of the last subject, beside the first where there are two."""
+
+    def side(subject: Subject, known: Examined) -> Side:
+        rows = known.behaviour.candidate if known.behaviour else None
+        return Side(
+            artifact=subject.artifact,
+            module=subject.module,
+            rows=rows,
+            latency=known.latency,
+            parameters=subject.parameters,
+            macs=subject.macs,
+            kernels=subject.kernels,
+        )
+
+    sides = [side(*both) for both in zip(subjects, examined, strict=True)]
+    setting = Setting(
+        candidate=sides[-1],
+        baseline=sides[0] if len(sides) > 1 else None,
+        task=task,
+        split=split,
+        target=target,
+        feed=feed,
+        samples=proof.samples,
+        seconds=proof.seconds,
+        stop=stop,
+    )
+    return studies.taken(setting, asked, here=target.host == "local")
 
 
 def _quality(sessions: list[Session], task: Task | None, split: str, confidence: float) -> list[tuple[float | None, dict[str, Any]]]:

@@ -14,6 +14,7 @@ from limbeck.core.environment import PREFIX, check_known, in_effect, overlay
 from limbeck.core.errors import ConfigError
 from limbeck.core.fields import Hint, Range, parse
 from limbeck.core.plan import CACHE_BYTES, Stage
+from limbeck.core.proof import Proof
 from limbeck.intake.places import located
 
 
@@ -44,10 +45,11 @@ class RunFile:
     contract: Annotated[Contract, "the limits"]
     target: Annotated[Target, "where it will run"] = field(default_factory=Target)
     run: Annotated[RunOptions, "the run itself"] = field(default_factory=RunOptions)
+    proof: Annotated[Proof, "what is shown of the final artifact beside its contract"] = field(default_factory=Proof)
     stage: Annotated[tuple[Stage, ...], "in order; none: limbeck plans"] = ()
 
 
-TABLES: Mapping[str, type] = {"run": RunOptions, "target": Target, "contract": Contract}  # what variables of the environment may set
+TABLES: Mapping[str, type] = {"run": RunOptions, "target": Target, "contract": Contract, "proof": Proof}  # what variables of the environment may set
 
 
 def read_runfile(path: Path, *, environment: Mapping[str, str] | None = None) -> RunFile:

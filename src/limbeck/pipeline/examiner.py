@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ import numpy as np
 import torch
 
 from limbeck.analysis.profile import profile
-from limbeck.core.candidate import Artifact, ArtifactForm, Candidate
+from limbeck.core.candidate import Artifact, ArtifactForm, Candidate, TorchForm
 from limbeck.core.contract import Target
 from limbeck.core.errors import ArtifactError, StageError
 from limbeck.core.evidence import Evidence, Latency
 from limbeck.core.facts import Fact
+from limbeck.core.proof import Proof
 from limbeck.core.task import Task
 from limbeck.core.technique import Log
 from limbeck.evaluation import environment, measure, quality, slices
 from limbeck.evaluation.behaviour import Behaviour
 from limbeck.evaluation.gates import Examined, percentiles
+from limbeck.evaluation.studies import Data, Setting, Side, Study, taken
 from limbeck.mechanics.build import rebuild
 from limbeck.mechanics.data import arguments, batch_of, example, feed, predict
 from limbeck.pipeline.leaving import Leaving
@@ -38,6 +41,7 @@ WORK = {
     "latency": "a timing",
     "memory": "a measurement of memory",
     "twin": "the untrained twin",
+    "study": "a study",
 }
 GOLDEN = 8  # samples of validation whose answers go with the artifact
 FLOAT_TOLERANCE = 1e-3  # how far, relative to the largest output, a float artifact may be from its module
@@ -232,6 +236,46 @@ class Examiner:
         """The inputs of one timed inference: the first samples of validation."""
         count = len(self._task.split("validation"))
         return feed(self._task, batch_of(self._task, "validation", [i % count for i in range(self._target.batch)]))
+
+    def studies(self, asked: Sequence[Study], proof: Proof, *, final: Kept, baseline: Kept, split: str, latencies: Sequence[Latency | None]) -> dict[str, Data]:
+        """What these studies show of the final artifact beside the baseline, each taken once and kept."""
+        here = self._target.host == "local"
+        first, last = (self._side(kept, split, latency) for kept, latency in zip((baseline, final), latencies, strict=True))
+        setting = Setting(
+            candidate=last,
+            baseline=first,
+            task=self._task,
+            split=split,
+            target=self._target,
+            feed=self.feed(),
+            confidence=self._confidence,
+            samples=proof.samples,
+            seconds=proof.seconds,
+            stop=self._stop,
+            progress=self._log.progress,
+        )
+        key = {
+            "artifacts": [baseline.mark, final.mark],
+            "candidates": [baseline.candidate, final.candidate],
+            "data": self._fingerprints[split],
+            "code": self._fingerprints["code"],
+            "target": vars(self._target),
+            "proof": [proof.samples, proof.seconds],
+            "confidence": self._confidence,
+            "versions": self._versions,
+            "machine": self._machine,
+        }
+
+        def keep(study: Study, take: Callable[[], Data]) -> Data:
+            self._log.event("study", name=study.name)
+            return self.recorded("study", key | {"study": [study.name, study.version]}, take)
+
+        return taken(setting, asked, here=here, keep=keep)
+
+    def _side(self, kept: Kept, split: str, latency: Latency | None) -> Side:
+        form = self._store.get_candidate(kept.candidate, self._root / "scratch" / kept.candidate[:16]).form
+        module = partial(rebuild, form, self._task) if isinstance(form, TorchForm) else None
+        return Side(artifact=self.artifact(kept), module=module, rows=self.rows(kept, split), latency=latency, parameters=kept.parameters, macs=kept.macs, kernels=kept.kernels)
 
     def kept_of(self, kept: Kept, baseline: Kept, *, split: str, confidence: float) -> dict[str, Any]:
         """What an artifact keeps of the baseline's quality, and how it answers: `retention`, `drop` and `behaviour`, for `Examined`."""

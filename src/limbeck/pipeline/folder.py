@@ -15,6 +15,7 @@ from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import ConfigError, RunError
 from limbeck.core.metric import Rows
 from limbeck.core.plan import CACHE_BYTES, Plan
+from limbeck.core.proof import Proof
 from limbeck.core.task import Task
 from limbeck.core.technique import Budget, Log, Signals
 from limbeck.evaluation import quality
@@ -45,6 +46,7 @@ class Request:
     seed: int = 0
     timing_seconds: float = 2.0  # for each artifact, each time that it is timed
     cache_bytes: int = CACHE_BYTES  # of disk for the teacher's answers
+    proof: Proof = field(default_factory=Proof)  # what is shown beside the contract
     run_file: Path | None = None  # that asked for it, and `entry`, the task's in it: whoever reports finds the data again
     entry: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)  # of the environment, those that had an effect

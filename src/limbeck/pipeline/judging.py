@@ -11,6 +11,7 @@ from limbeck.core.contract import Contract, Target
 from limbeck.core.errors import TaskError
 from limbeck.core.evidence import exit_code, worst
 from limbeck.core.foreign import users_code
+from limbeck.core.proof import Proof
 from limbeck.core.task import Task
 from limbeck.evaluation import behaviour
 from limbeck.evaluation.subject import judge, of_path, of_task
@@ -38,6 +39,7 @@ def judged(
     model: str | None,
     contract: Contract | None,
     target: Target | None,
+    proof: Proof | None,
     root: Path,
     stop: Callable[[], bool],
 ) -> dict[str, Any]:
@@ -57,12 +59,12 @@ def judged(
             judging.split(split)
         if contract is None and len(found) > 1 and judging is not None and judging.metric.ratio:
             contract = Contract(retention=0.97)
-        judged = judge(found, task=judging, target=target, split=split, contract=contract, stop=stop)
+        judged = judge(found, task=judging, target=target, split=split, contract=contract, proof=proof or Proof(), stop=stop)
     looks = _counted(judging, split, root, [s.artifact.path.name for s in found]) if judging and split == "test" else None
     verdicts = [v for j in judged for v in j.verdicts]
     status_ = worst(verdicts) if verdicts else None
     return {
-        "schema": 1,
+        "schema": 2,
         "verdict": str(status_) if status_ else None,
         "exit_code": exit_code(status_) if status_ else 0,
         "target": {"runtime": target.runtime, "threads": target.threads, "batch": target.batch},
@@ -80,6 +82,7 @@ def _subject(judged: Any) -> dict[str, Any]:
         "metric_interval": examined.metric_interval,
         "retention": vars(examined.retention) if examined.retention else None,
         "behaviour": behaviour.summary(examined.behaviour) if examined.behaviour else None,
+        "studies": dict(examined.studies),
         "agreement": dict(judged.agreement) if judged.agreement else None,
         "ratios": {"size": judged.size_ratio, "speedup_p50": vars(judged.speedup)} if judged.speedup else None,
         "verdicts": [{k: v for k, v in vars(x).items() if v is not None} for x in judged.verdicts],

@@ -12,7 +12,7 @@ from limbeck.core.seal import SEAL, holds, sealed
 from limbeck.pipeline.shape import check_summary
 
 RECORD_VERSION = 2  # of stage records, measurement records and HEAD.json; 1 had no hash of its own, and is still read
-SUMMARY_SCHEMA = 1
+SUMMARY_SCHEMA = 2  # 1 had no studies, and is still read
 
 
 def record(data: Mapping[str, Any]) -> bytes:

@@ -19,7 +19,7 @@ from limbeck.core.foreign import users_code
 from limbeck.core.plan import Stage, illegal
 from limbeck.core.task import Task
 from limbeck.core.technique import Card, Log
-from limbeck.evaluation import slices
+from limbeck.evaluation import slices, studies
 from limbeck.evaluation.gates import Examined, Floor, contract_verdicts, violation
 from limbeck.intake.answers import check_answers, check_labels_for
 from limbeck.intake.checks import check
@@ -233,6 +233,8 @@ def _verdict(run: Run, baseline: Standing, results: Sequence[StageResult], passe
     latencies = examiner.latencies(kept) if here else [None] * len(kept)
     looks = count_look(run.request.root, fingerprint=run.fingerprints["test"], run=run.request.name, artifact=digest([k.mark for k in kept]))
     examined = [examiner.examined(one, split="test", latency=latency, baseline=baseline.kept, memory=here) for one, latency in zip(kept, latencies, strict=True)]
+    asked, proof = studies.chosen(run.request.proof, contract), run.request.proof
+    examined[1] = replace(examined[1], studies=examiner.studies(asked, proof, final=final.kept, baseline=baseline.kept, split="test", latencies=latencies[:2]))
     verdicts = contract_verdicts(contract, run.task.metric, candidate=examined[1], baseline=examined[0])
     if not here:
         measured = imported.found(run.store, run.journal.lines, final.kept.mark)

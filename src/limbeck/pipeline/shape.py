@@ -62,6 +62,7 @@ FINISHED = {
     "control_note": Maybe(str),
     "retention": Maybe(KEPT),
     "behaviour": Optional(BEHAVIOUR),
+    "studies": Optional({}),
     "ratios": {"size": float, "latency_p50": Maybe(float)},
     "contract": [VERDICT],
     "closest": Maybe({"stage": str, "violation": float}),

@@ -49,6 +49,7 @@ def finished(
         "control_note": why_no_control or None,
         "retention": _retention(final),
         "behaviour": behaviour.summary(final.behaviour) if final.behaviour else None,
+        "studies": dict(final.studies),
         "ratios": {"size": baseline.evidence.size_bytes / final.evidence.size_bytes, "latency_p50": _ratio(baseline, final, "p50"), "latency_p90": _ratio(baseline, final, "p90")},
         "contract": [verdict_data(v) for v in verdicts],
         "stages": [stage_data(r) for r in results],

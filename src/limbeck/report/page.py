@@ -16,6 +16,7 @@ from limbeck.report.distributions import TAIL, distributions
 from limbeck.report.figures import milliseconds, size
 from limbeck.report.markup import Html, Node, el, rendered
 from limbeck.report.story import Changes, Confusion, Elsewhere, Flips, Missing, Pairs, Story, Timing
+from limbeck.report.studies import MISSING, TELL
 
 LIMIT = 2_000_000  # bytes of the file
 FITS = ((24, 200), (12, 100), (6, 60), (0, 20))  # samples each way and layers shown: the first that keeps the limit
@@ -73,11 +74,18 @@ def _sections(story: Story, most_samples: int, most_layers: int) -> list[Section
         ("flips", "Samples that changed", _told(story.flips, lambda told: _flips(told, most_samples))),
         ("confusion", "Confusion", _told(story.confusion, _confusion)),
         ("calibration", "Calibration", _told(story.calibration, calibration.calibration)),
+        *_studies(story),
         ("training", "Training", [_warned(story.teacher_note), *_told(story.curves, lambda told: [curve(f"curve-{i}", c, story.metric_name) for i, c in enumerate(told)])]),
         ("profile", "Profile", [*_told(story.profiles, lambda told: layers.profiles(told, most_layers)), el("h3", None, "Kernels"), layers.kernels(models)]),
         ("environment", "Environment and data", closing.environment(story)),
         ("reproduce", "How to reproduce", closing.reproduce(story.reproduce)),
     ]
+
+
+def _studies(story: Story) -> list[Section]:
+    """A section each study; those that weren't made are named with the reason."""
+    known = [(name, data) for name, data in story.studies if name in TELL]
+    return [(f"study-{name}", TELL[name][0], [el("p", {"class": "missing"}, data[MISSING])] if MISSING in data else TELL[name][1](data)) for name, data in known]
 
 
 def _warned(note: str) -> Node:

@@ -328,6 +328,7 @@ class Story:
     reproduce: Reproduce
     slices: Slices | Missing = Missing("Slices are judged with the contract, on test; this run has none, or did not come so far.")
     calibration: Calibration | Missing = Missing("Calibration is judged with the contract, on test; this run did not come so far, or keeps no confidences.")
+    studies: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # by name, in order: figures as the summary has them
     elsewhere: tuple[Elsewhere, ...] = ()
     control_note: str = ""
     teacher_note: str = ""  # what validation says against the teacher itself
