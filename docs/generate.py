@@ -18,6 +18,8 @@ from limbeck.core.contract import Contract, Target
 from limbeck.core.environment import SWITCHES, TOLERATED, variables
 from limbeck.core.fields import table
 from limbeck.core.plan import Gate, Recovery, Stage, Training
+from limbeck.core.proof import Proof
+from limbeck.evaluation.studies import ALL as STUDIES
 from limbeck.intake.runfile import TABLES as TABLES_BY_ENVIRONMENT
 from limbeck.intake.runfile import RunOptions, TaskEntry
 from limbeck.mechanics.on_policy import OnPolicy
@@ -36,6 +38,7 @@ TABLES = (
     ("[contract]", Contract),
     ("[target]", Target),
     ("[run]", RunOptions),
+    ("[proof]", Proof),
     ("[[stage]]", Stage),
     ("[stage.gate]", Gate),
     ("[stage.recovery]", Recovery),
@@ -65,6 +68,7 @@ COMMANDS = (
     "compare",
     "techniques",
     "terms",
+    "studies",
     "runtimes",
 )
 
@@ -83,6 +87,8 @@ def pages() -> dict[Path, str]:
             found[path] = _filled(path.read_text(), "options", table(options_of(factory)) if signature(factory).parameters else "None.")
     readme = DOCS.parent / "README.md"
     found[readme] = _filled(_filled(readme.read_text(), "demo", f"```text\n{(RECORDS / 'demo.txt').read_text().rstrip()}\n```"), "fashion", _fashion())
+    listed = DOCS / "studies" / "index.md"
+    found[listed] = _filled(_filled(listed.read_text(), "studies", _studies()), "options", table(Proof))
     configuration = DOCS / "configuration.md"
     found[configuration] = _filled(configuration.read_text(), "environment", environment_table())
     cache = DOCS / "cache.md"
@@ -124,6 +130,12 @@ def environment_table() -> str:
     rows += [f"| `{name}` | a switch | true or false | | {meaning} |" for name, meaning in SWITCHES.items()]
     rows += [f"| `{name}` | | text | | {meaning} |" for name, meaning in TOLERATED.items()]
     return "\n".join(rows)
+
+
+def _studies() -> str:
+    """Every study: what it shows, and the limits of a contract that it answers."""
+    rows = ["| study | what it shows | limits that it answers | |", "| --- | --- | --- | --- |"]
+    return "\n".join([*rows, *(f"| [`{s.name}`]({s.name}.md) | {s.summary} | {', '.join(f'`{x}`' for x in s.limits)} | {'of the machine' if s.here else ''} |" for s in STUDIES)])
 
 
 def _fashion() -> str:

@@ -34,6 +34,7 @@ GOOD: list[tuple[tuple[str, ...], list[str]] | None] = [
     (("techniques",), ["prune"]),
     (("terms",), []),
     (("terms",), ["dkd"]),
+    (("studies",), []),
     (("runtimes",), []),
     (("analyze",), ["limbeck.toml"]),
     (("run",), ["limbeck.toml"]),
@@ -58,6 +59,7 @@ GOOD: list[tuple[tuple[str, ...], list[str]] | None] = [
 BAD: dict[tuple[str, ...], list[str] | None] = {
     ("demo",): None,  # takes nothing that could be wrong but a folder
     ("doctor",): None,
+    ("studies",): None,
     ("runtimes",): None,
     ("init",): ["begun2", "--data", "nowhere.csv", "--defaults"],
     ("techniques",): ["prunne"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from limbeck.api.catalogue import check_environment, doctor, runtimes, techniques, terms
+from limbeck.api.catalogue import check_environment, doctor, runtimes, studies, techniques, terms
 from limbeck.api.compressing import Run, advise, compress, init, repeat, run
 from limbeck.api.judging import analyze, compare, evaluate
 from limbeck.api.looking import diff, export_run, follow, gc, import_evidence, import_run, package, report, rollback, runs, status, verify
@@ -31,6 +31,7 @@ __all__ = [
     "runs",
     "runtimes",
     "status",
+    "studies",
     "techniques",
     "terms",
     "verify",

@@ -63,6 +63,13 @@ def runtimes() -> dict[str, Any]:
     return {"schema": 1, "runtimes": [{"name": r.name, "summary": r.summary, "suffix": r.suffix, "version": r.available(), "round_to": r.round_to} for r in ALL]}
 
 
+def studies() -> dict[str, Any]:
+    """What can be shown of an artifact beside its contract's limits, under `studies`: each with the limits that it answers."""
+    from limbeck.evaluation.studies import ALL
+
+    return {"schema": 1, "studies": [{"name": s.name, "summary": s.summary, "here": s.here, "limits": list(s.limits)} for s in ALL]}
+
+
 def check_environment() -> None:
     """Raises ConfigError for a variable that begins with LIMBECK_ and is none of limbeck's, with the names that it may have meant."""
     from limbeck.core.environment import check_known

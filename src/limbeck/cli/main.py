@@ -181,6 +181,14 @@ def runtimes(json_: Json = False, debug: Debug = False) -> None:
     _working(lambda log, stop: api.runtimes(), json_=json_, debug=debug, render="runtimes")
 
 
+@app.command(name="studies")
+def studies_(json_: Json = False, debug: Debug = False) -> None:
+    """List the studies: what can be shown of an artifact beside its contract's limits."""
+    from limbeck import api
+
+    _working(lambda log, stop: api.studies(), json_=json_, debug=debug, render="studies")
+
+
 def _contract(limits: list[str] | None) -> Contract | None:
     """A contract from words such as `size_ratio=4` and `size_bytes=5MB`, over what the environment sets. Raises ConfigError as the contract does."""
     from limbeck.core.environment import overlay

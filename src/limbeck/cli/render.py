@@ -204,4 +204,13 @@ def runtimes(data: Mapping[str, Any]) -> None:
     console().print(table)
 
 
-RENDERERS: dict[str, Callable[[Any], None]] = {"run": run, "judged": judged, "techniques": techniques, "runtimes": runtimes}
+def listed_studies(data: Mapping[str, Any]) -> None:
+    table = Table()
+    for column in ("name", "what it shows", "limits"):
+        table.add_column(column, no_wrap=column == "name")
+    for s in plain(data["studies"]):
+        table.add_row(s["name"], s["summary"], ", ".join(s["limits"]))
+    console().print(table)
+
+
+RENDERERS: dict[str, Callable[[Any], None]] = {"run": run, "judged": judged, "techniques": techniques, "runtimes": runtimes, "studies": listed_studies}
