@@ -19,6 +19,7 @@ from limbeck.stats.latency import median_ratio, percentile, percentile_verdict, 
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 LATENCIES = {f"latency_{name}_ms": q for name, q in PERCENTILES.items()}  # limits on them
+SHARELESS = (*slices.WORST, "max_flips", "max_ece")  # limits on quality that a stage owes as they stand
 SLACK = 0.95  # "not slower" is shown when the interval of the speedup lies above this
 
 
@@ -106,12 +107,14 @@ class Floor:
     kind: Literal["retention", "max_drop"] = "retention"
 
 
-def stage_verdicts(gate: Gate, *, floor: Floor | None, candidate: Examined, before: Examined, pays: bool) -> tuple[Verdict, ...]:
-    """What a stage owes on validation: its share of quality, and that it pays against its own input.
+def stage_verdicts(gate: Gate, *, floor: Floor | None, candidate: Examined, before: Examined, pays: bool, contract: Contract | None = None) -> tuple[Verdict, ...]:
+    """What a stage owes on validation: its share of quality, no slice or answers that break the contract already, and that it pays.
 
-    floor: None if the contract doesn't limit quality.
+    floor: None if the contract limits neither retention nor a drop.
+    contract: Its limits on slices, flips and calibration have no shares: what is itself beyond one fails, what is only unproved doesn't.
     """
     verdicts = [] if floor is None else [_relative_quality(floor.kind, floor.limit, candidate)]
+    verdicts += [v for v in _apart(contract, candidate) if v.status is Status.FAIL] if contract else []
     if pays and gate.pays != "nothing":
         shrunk = at_least_ratio(before.evidence.size_bytes, candidate.evidence.size_bytes, gate.shrink, gate="pays")
         if gate.pays == "bytes":
@@ -131,6 +134,13 @@ def contract_verdicts(contract: Contract, metric: Metric | None, *, candidate: E
         found += slices.verdicts(behaviour.parts if behaviour else None, limits, gate=table, why=behaviour.no_slices if behaviour else "")
     order = list(contract.limits())
     return tuple(sorted(found, key=lambda v: order.index(v.gate)))
+
+
+def _apart(contract: Contract, candidate: Examined) -> list[Verdict]:
+    """The verdicts on limits of quality that no stage gets a share of."""
+    behaviour = candidate.behaviour
+    single = [_one(name, limit, None, candidate, None) for name, limit in contract.limits().items() if name in SHARELESS]
+    return [*single, *(v for table in slices.TABLES for v in slices.verdicts(behaviour.parts if behaviour else None, getattr(contract, table) or {}, gate=table))]
 
 
 def _one(name: str, limit: float, metric: Metric | None, candidate: Examined, baseline: Examined | None) -> Verdict:

@@ -82,7 +82,7 @@ def _attempt(run: Run, stage: Stage, card: Card, config: Any, *, before: Standin
         run.log.event("stage broke", stage=stage.title, error=str(error))
         return StageResult(stage=stage, status=Status.FAIL, verdicts=(), seconds=0.0, error=str(error), tries=number)
     standing = Standing(candidate=candidate, kept=kept, claims=claims, examined=examined)
-    verdicts = stage_verdicts(stage.gate, floor=floor, candidate=examined, before=timed_before, pays=card.pays)
+    verdicts = stage_verdicts(stage.gate, floor=floor, candidate=examined, before=timed_before, pays=card.pays, contract=run.request.contract)
     status = worst(verdicts) if verdicts else Status.PASS
     run.journal.record(
         "stage", stage=stage.title, key=key, attempt=number, candidate=kept.candidate, artifact=kept.mark, status=status, verdicts=[verdict_data(v) for v in verdicts]

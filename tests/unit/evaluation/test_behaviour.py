@@ -11,9 +11,10 @@ from scipy.stats import binom
 
 from limbeck.core.contract import Contract
 from limbeck.core.evidence import Evidence, Status
+from limbeck.core.plan import Gate
 from limbeck.evaluation import behaviour
 from limbeck.evaluation.behaviour import Behaviour
-from limbeck.evaluation.gates import Examined, contract_verdicts
+from limbeck.evaluation.gates import Examined, contract_verdicts, stage_verdicts
 from limbeck.intake import metrics
 from limbeck.pipeline.shape import BEHAVIOUR, _check
 from limbeck.stats.paired import proportion_bounds, share_samples_needed
@@ -145,3 +146,20 @@ def test_the_99th_percentile_takes_459_samples():
         examined = Examined(evidence=evidence, latency=Latency(blocks=((1.0,) * count,)))
         (verdict,) = contract_verdicts(Contract(latency_p99_ms=2.0), None, candidate=examined, baseline=None)
         assert verdict.status is status and (verdict.samples_needed == 459 or status is Status.PASS)
+
+
+def test_a_stage_is_held_to_the_limits_that_have_no_shares():
+    candidate, baseline = lost(1000, 100)
+    masks = {"first": np.arange(1000) < 100, "rest": np.arange(1000) >= 100}
+    evidence = Evidence(artifact="a", runtime="onnxruntime", threads=1, size_bytes=1, download_bytes=1)
+    after = Examined(evidence=evidence, behaviour=of(candidate, baseline, masks=masks))
+
+    def owed(**limits) -> list[str]:
+        found = stage_verdicts(Gate(pays="nothing"), floor=None, candidate=after, before=after, pays=True, contract=Contract(**limits))
+        return [v.gate for v in found if v.status is Status.FAIL] or [v.gate for v in found]
+
+    assert owed(worst_slice_retention=0.9) == ["worst_slice_retention"]
+    assert owed(slice_retention={"rest": 0.9, "first": 0.9}) == ["slice_retention.first"]
+    assert owed(max_flips=0.05) == ["max_flips"]
+    assert owed(max_flips=0.11) == []  # unproved is not broken
+    assert owed(size_bytes=1, metric=0.99) == []  # due at the end
