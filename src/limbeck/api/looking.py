@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from limbeck.core.task import Task
 
 if TYPE_CHECKING:
-    from limbeck.api.compressing import Run
     from limbeck.package.package import Package
+
+
+class InFolder(Protocol):
+    """What has a run's folder, as a `limbeck.Run`."""
+
+    @property
+    def folder(self) -> Path: ...
 
 
 def status(folder: str | Path) -> dict[str, Any]:
@@ -88,7 +94,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
     return checking.verify(path) if checking.is_package(path) else verifying.verify(path)
 
 
-def package(run: str | Path | Run, *, out: str | Path | None = None, stage: str = "final", baseline: bool | None = None, samples: bool = True) -> Package:
+def package(run: str | Path | InFolder, *, out: str | Path | None = None, stage: str = "final", baseline: bool | None = None, samples: bool = True) -> Package:
     """What a finished run deploys, as a folder and a zip: artifact, manifest, golden answers, `predict.py`, card. See `limbeck.pipeline.packing`.
 
     Args:
@@ -103,7 +109,7 @@ def package(run: str | Path | Run, *, out: str | Path | None = None, stage: str 
     return packing.package(folder, out=Path(out) if out else None, stage=stage, baseline=baseline, samples=samples)
 
 
-def import_evidence(run: str | Path | Run, file: str | Path) -> dict[str, Any]:
+def import_evidence(run: str | Path | InFolder, file: str | Path) -> dict[str, Any]:
     """Bring back what a package's `predict.py --measure` wrote elsewhere; under `host = "imported"` the contract is judged with it."""
     from limbeck.pipeline import imported
 
@@ -124,5 +130,5 @@ def import_run(file: str | Path, *, root: str | Path = "runs", name: str | None 
     return transfer.import_run(Path(file), root=Path(root), name=name, limit_bytes=transfer.DEFAULT_LIMIT if limit_bytes is None else limit_bytes)
 
 
-def _folder(run: str | Path | Run) -> Path:
+def _folder(run: str | Path | InFolder) -> Path:
     return Path(run) if isinstance(run, (str, Path)) else run.folder
