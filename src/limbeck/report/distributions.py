@@ -32,6 +32,9 @@ def distributions(ident: str, width: float, timings: Sequence[Timing]) -> Html:
         parts += [shape("path", {"d": _hill(values, scale, base), "class": f"hill {timing.name}"}), line(4, base, width - 4, base, "axis")]
         parts += [line(scale(p50), base - 44, scale(p50), base, "median"), line(scale(p90), base - 30, scale(p90), base, "p90")]
         parts.append(label(4, base - 54, timing.name, kind="name strong halo"))
+        for one, up in ((timing.quantiles.get("p50"), 47), (timing.quantiles.get("p90"), 33)):
+            if one and one.low_ms is not None and one.high_ms is not None:
+                parts.append(line(scale(min(max(one.low_ms, scale.low), scale.high)), base - up, scale(max(min(one.high_ms, scale.high), scale.low)), base - up, "interval"))
         text = f"p50 {figures.milliseconds(p50)}, p90 {figures.milliseconds(p90)}"
         parts.append(label(width - 4, base - 54, text, anchor="end", kind="tick halo"))
         said.append(f"{timing.name}: {text}, {len(values):,} inferences in {timing.turns} turns")

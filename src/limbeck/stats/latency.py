@@ -11,22 +11,33 @@ import numpy as np
 from limbeck.core.errors import ConfigError
 from limbeck.stats.bootstrap import Interval
 
+Verdict = Literal["below", "above", "undecided"]
 MOST = 10_000_000  # samples; who needs more will never know
 
 
-def percentile_verdict(samples: Sequence[float] | np.ndarray, limit: float, *, percentile: float = 0.9, confidence: float = 0.99) -> Literal["below", "above", "undecided"]:
-    """Whether a percentile of latency is at most `limit` (same unit as the samples).
+def percentile_verdict(samples: Sequence[float] | np.ndarray, limit: float, *, percentile: float = 0.9, confidence: float = 0.99) -> Verdict:
+    """Whether a percentile of latency is at most `limit` (same unit as the samples), of independent samples of a fixed number.
 
     If the percentile were above the limit, more than 1 − percentile of all samples would be over it. "below" if as few as
-    were seen then have a probability ≤ 1 − confidence; "above" the other way round; else "undecided".
+    were seen then have a probability ≤ 1 − confidence; "above" the other way round; else "undecided". What was measured, in
+    blocks and perhaps until it was settled, is judged by `stats.percentiles`.
     Raises: ConfigError for a percentile or confidence that isn't a fraction, or a sample that is NaN.
     """
     values = _samples(samples)
+    return fixed_verdict(int((values > limit).sum()), len(values), percentile=percentile, confidence=confidence)
+
+
+def fixed_verdict(over: int, n: int, *, percentile: float = 0.9, confidence: float = 0.99, inflation: float = 1.0) -> Verdict:
+    """The same of a count over the limit.
+
+    Args:
+        inflation: ≥ 1, how many samples count as one (`stats.dependence`); what is left of one is rounded against the claim.
+    """
     _fractions(percentile, confidence)
-    n, over = len(values), int((values > limit).sum())
-    if n and _below(over, n, percentile=percentile, confidence=confidence):
+    options = {"percentile": percentile, "confidence": confidence}
+    if n and _below(math.ceil(over / inflation), math.floor(n / inflation), **options):
         return "below"
-    return "above" if n and _above(over, n, percentile=percentile, confidence=confidence) else "undecided"
+    return "above" if n and _above(math.floor(over / inflation), math.ceil(n / inflation), **options) else "undecided"
 
 
 def least_samples(over: int = 0, *, percentile: float = 0.9, confidence: float = 0.99) -> int:
@@ -43,11 +54,19 @@ def samples_needed(samples: Sequence[float] | np.ndarray, limit: float, *, perce
     The present number if it is settled; None if the share is (nearly) that of the percentile, so that no number would do.
     """
     values = _samples(samples)
+    return fixed_needed(int((values > limit).sum()), len(values), percentile=percentile, confidence=confidence)
+
+
+def fixed_needed(over: int, n: int, *, percentile: float = 0.9, confidence: float = 0.99, inflation: float = 1.0) -> int | None:
+    """The same of a count over the limit; `inflation` as in `fixed_verdict`."""
     _fractions(percentile, confidence)
-    share = float((values > limit).mean()) if len(values) else 0.0
+    share, start = over / n if n else 0.0, max(math.floor(n / inflation), 1)
+    options = {"percentile": percentile, "confidence": confidence}
     if share < 1 - percentile:
-        return _first(lambda n: _below(math.ceil(share * n - 1e-9), n, percentile=percentile, confidence=confidence), max(len(values), 1))
-    return _first(lambda n: _above(math.floor(share * n + 1e-9), n, percentile=percentile, confidence=confidence), max(len(values), 1))
+        found = _first(lambda k: _below(math.ceil(share * k - 1e-9), k, **options), start)
+    else:
+        found = _first(lambda k: _above(math.floor(share * k + 1e-9), k, **options), start)
+    return None if found is None else max(n, math.ceil(found * inflation)) if inflation > 1 else found
 
 
 def percentile(samples: Sequence[float] | np.ndarray, q: float, *, confidence: float = 0.99) -> float | None:
