@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,12 @@ import numpy as np
 from limbeck.core.evidence import Status, Verdict
 from limbeck.core.metric import Metric, Rows
 from limbeck.evaluation import quality, slices
+from limbeck.evaluation.spending import percent
 from limbeck.stats import answers, calibration, paired
+from limbeck.stats.distances import histogram
 
 NO_FLIPS = "flips need a metric that is the share of independent samples answered right"
+NO_BASELINE = "an increase is against a baseline, and there is none"
 NO_CONFIDENCE = "calibration needs rows with a column 'confidence' (the probability of the predicted class) beside 'correct', or 'predicted' and 'target'"
 
 
@@ -77,7 +82,7 @@ def max_flips(behaviour: Behaviour | None, limit: float) -> Verdict:
         why = NO_FLIPS if behaviour and behaviour.baseline is not None else "flips are counted against a baseline, and there is none"
         return Verdict(gate="max_flips", status=Status.UNVERIFIED, limit=limit, reason=why)
     share, high = counts.n01 / counts.total, paired.proportion_bounds(counts.n01, counts.total, behaviour.confidence)[1]
-    sure = f"{counts.n01} of {counts.total} samples of {behaviour.split} were right and are wrong now, {behaviour.confidence:.0%} bound {high:.4f}"
+    sure = f"{counts.n01} of {counts.total} samples of {behaviour.split} were right and are wrong now, {percent(behaviour.confidence)} bound {high:.4f}"
     facts = {"gate": "max_flips", "limit": limit, "measured": share, "high": high}
     if high <= limit:
         return Verdict(status=Status.PASS, reason=sure, **facts)
@@ -89,19 +94,37 @@ def max_flips(behaviour: Behaviour | None, limit: float) -> Verdict:
 
 
 def max_ece(behaviour: Behaviour | None, limit: float) -> Verdict:
-    """The candidate's expected calibration error, by an upper bound of the bootstrap."""
+    """The candidate's expected calibration error, by an upper bound of it."""
     own = answers.trust(behaviour.candidate) if behaviour else None
     if behaviour is None or own is None:
         return Verdict(gate="max_ece", status=Status.UNVERIFIED, limit=limit, reason=NO_CONFIDENCE if behaviour else "calibration was not measured")
+    return _calibrated("max_ece", limit, behaviour, lambda: calibration.error_upper(own, level=behaviour.confidence, units=behaviour.units), "calibration error")
+
+
+def max_ece_increase(behaviour: Behaviour | None, limit: float) -> Verdict:
+    """How much the candidate's expected calibration error is above the baseline's on the same samples, by an upper bound of that."""
+    gate, own = "max_ece_increase", answers.trust(behaviour.candidate) if behaviour else None
+    before = answers.trust(behaviour.baseline) if behaviour else None
+    if behaviour is None or own is None or before is None:
+        why = NO_BASELINE if behaviour and behaviour.baseline is None else NO_CONFIDENCE if behaviour else "calibration was not measured"
+        return Verdict(gate=gate, status=Status.UNVERIFIED, limit=limit, reason=why)
+    bound = partial(calibration.increase_upper, own, before, level=behaviour.confidence, units=behaviour.units)
+    return _calibrated(gate, limit, behaviour, bound, "calibration error against the baseline's")
+
+
+def _calibrated(gate: str, limit: float, behaviour: Behaviour, bounded: Callable[[], tuple[float, float]], what: str) -> Verdict:
+    """A verdict on an estimate and its upper bound, both of which come down with the root of the samples."""
     if (count := behaviour.units_count) < slices.LEAST:
         reason = f"{count} samples of {behaviour.split}, and fewer than {slices.LEAST} say nothing of calibration"
-        return Verdict(gate="max_ece", status=Status.INCONCLUSIVE, limit=limit, reason=reason, samples_needed=slices.LEAST)
-    value, high = calibration.error_upper(own, level=behaviour.confidence, units=behaviour.units)
+        return Verdict(gate=gate, status=Status.INCONCLUSIVE, limit=limit, reason=reason, samples_needed=slices.LEAST)
+    value, high = bounded()
     status = Status.PASS if high <= limit else Status.FAIL if value > limit else Status.INCONCLUSIVE
-    reason = f"calibration error {value:.4f} on {len(own[0])} samples of {behaviour.split}, {behaviour.confidence:.0%} bound {high:.4f}"
+    signed = f"{value:+.4f}" if gate == "max_ece_increase" else f"{value:.4f}"
+    reason = f"{what} {signed} on {count:,} samples of {behaviour.split}, {percent(behaviour.confidence)} bound {high:.4f}"
+    needed = quality.needed(count, estimate=value, bound=high, limit=limit) if status is Status.INCONCLUSIVE else None
     if status is Status.INCONCLUSIVE:
-        reason += "; more samples could settle it"
-    return Verdict(gate="max_ece", status=status, limit=limit, measured=value, high=high, reason=reason)
+        reason += f": about {needed:,} samples would settle it" if needed else ": it stands at the limit, no number of samples is sure to settle it"
+    return Verdict(gate=gate, status=status, limit=limit, measured=value, high=high, reason=reason, samples_needed=needed)
 
 
 def summary(behaviour: Behaviour) -> dict[str, Any]:
@@ -135,10 +158,24 @@ def _calibration(behaviour: Behaviour) -> dict[str, Any] | None:
     own, before = answers.trust(behaviour.candidate), answers.trust(behaviour.baseline)
     if own is None:
         return None
-    return {"candidate": _reliability(behaviour, own), "baseline": _reliability(behaviour, before) if before else None}
+    return {"candidate": _reliability(behaviour, own), "baseline": _reliability(behaviour, before) if before else None, "increase": _increase(behaviour, own, before)}
+
+
+def _increase(behaviour: Behaviour, own: calibration.Trusted, before: calibration.Trusted | None) -> dict[str, float] | None:
+    """How much larger the candidate's error is, and at most; None without a baseline, or with too few samples to say."""
+    if before is None or behaviour.units_count < slices.LEAST:
+        return None
+    value, high = calibration.increase_upper(own, before, level=behaviour.confidence, units=behaviour.units)
+    return {"value": value, "high": high}
 
 
 def _reliability(behaviour: Behaviour, trusted: calibration.Trusted) -> dict[str, Any]:
     enough = behaviour.units_count >= slices.LEAST
     high = calibration.error_upper(trusted, level=behaviour.confidence, units=behaviour.units)[1] if enough else None
-    return {"ece": calibration.error(*trusted), "high": high, "samples": len(trusted[0]), "bins": [asdict(b) for b in calibration.bins(*trusted)]}
+    return {
+        "ece": calibration.error(*trusted),
+        "high": high,
+        "samples": len(trusted[0]),
+        "bins": [asdict(b) for b in calibration.bins(*trusted)],
+        "histogram": histogram(trusted[0], 0.0, 1.0, trusted[1] > 0),
+    }

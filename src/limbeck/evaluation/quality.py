@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from limbeck.core.errors import ArtifactError, ConfigError, TaskError
+from limbeck.core.errors import ConfigError, NotANumber, TaskError, Undefined
 from limbeck.core.evidence import Retention
 from limbeck.core.metric import Metric, Rows
 from limbeck.core.task import Task
@@ -20,6 +21,9 @@ from limbeck.stats.bootstrap import Interval, bca_lower
 
 BATCH = 64  # samples in one inference where metrics are taken
 RESAMPLES = 2000
+LEAST = 50  # units that a bootstrap is relied on with, and samples of a slice that is judged: below that no bound is worth its name
+ALONE = "one unit, which bounds nothing"
+SCORE = "score"  # begins the name of a method that holds at any number of samples
 TAIL = 20  # draws beyond a bound, at least
 Arrays = dict[str, np.ndarray]
 Session = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
@@ -31,7 +35,7 @@ def rows_of(
 ) -> Arrays:
     """The metric's rows of a loaded artifact over a split (or these ids of it), in order. `progress` is told after each batch.
 
-    Raises: ArtifactError naming the sample and the output if one is NaN; TaskError if the split is empty or the metric's rows
+    Raises: NotANumber (an ArtifactError) naming the sample and the output if one is NaN; TaskError if the split is empty or the metric's rows
     aren't columns of equal length.
     """
     total, done = len(task.split(split)) if ids is None else len(ids), 0
@@ -84,7 +88,7 @@ def _refuse_nan(name: str, values: np.ndarray, ids: np.ndarray, split: str) -> N
         return
     row = int(np.argwhere(np.isnan(values))[0][0]) if values.ndim else 0
     which = f"sample {ids[row]}" if values.ndim and len(values) == len(ids) else f"samples {ids[0]} to {ids[-1]}"
-    raise ArtifactError(f"output '{name}' is NaN for {which} of split '{split}'. An artifact that gives NaN isn't judged: look for an overflow, or a sample that holds NaN itself.")
+    raise NotANumber(f"output '{name}' is NaN for {which} of split '{split}'. An artifact that gives NaN isn't judged: look for an overflow, or a sample that holds NaN itself.")
 
 
 def _columns(task: Task, rows: Rows) -> Arrays:
@@ -105,8 +109,11 @@ def value(metric: Metric, rows: Rows) -> float:
 def interval(metric: Metric, rows: Rows, *, confidence: float = 0.95) -> Interval:
     """The metric of one model with its bounds, each one-sided at `confidence`: exact for proportions, BCa over units otherwise."""
     found = value(metric, rows)
-    if not _exact(metric):
-        return bca_lower(rows, rows, lambda r, _: metric.reduce(r), units=metric.unit, confidence=confidence)
+    if not exact(metric):
+        if units_of(metric, rows) < 2:
+            return Interval(found, found, found)
+        bounds = bca_lower(rows, rows, lambda r, _: metric.reduce(r), units=metric.unit, confidence=confidence)
+        return replace(bounds, low=_flawless(metric, bounds, units_of(metric, rows), confidence))
     column = _proportion(metric, rows, found)
     low, high = paired.proportion_bounds(int(column.sum()), len(column), confidence)
     return Interval(found, low, high)
@@ -115,7 +122,7 @@ def interval(metric: Metric, rows: Rows, *, confidence: float = 0.95) -> Interva
 def retention(metric: Metric, candidate_rows: Rows, baseline_rows: Rows, *, confidence: float = 0.95, split: str, as_drop: bool = False) -> Retention:
     """How much of the baseline's metric the candidate keeps on the same samples, bounded on the bad side.
 
-    A ratio where the metric allows one, higher is better and the baseline is above 0; else a drop in the metric's own unit,
+    A ratio where the metric allows one, higher is better and the baseline is surely above 0; else a drop in the metric's own unit,
     whose `low` is an upper bound. Proportions of independent samples take score tests, the rest BCa over units.
 
     Args:
@@ -127,22 +134,38 @@ def retention(metric: Metric, candidate_rows: Rows, baseline_rows: Rows, *, conf
     _same_samples(metric, candidate_rows, baseline_rows)
     candidate, baseline = value(metric, candidate_rows), value(metric, baseline_rows)
     as_ratio = not as_drop and metric.ratio and metric.direction == "higher" and baseline > 0
-    bounded = _scored if _exact(metric) else _resampled
-    number, low, method = bounded(metric, candidate_rows, baseline_rows, as_ratio=as_ratio, confidence=confidence, values=(candidate, baseline))
     samples = units_of(metric, baseline_rows)
+    bounded = _scored if exact(metric) else _resampled if samples > 1 else _alone
+    try:
+        number, low, method = bounded(metric, candidate_rows, baseline_rows, as_ratio=as_ratio, confidence=confidence, values=(candidate, baseline))
+    except Undefined:  # of a ratio only: this baseline may as well be 0
+        if not as_ratio:
+            raise
+        return retention(metric, candidate_rows, baseline_rows, confidence=confidence, split=split, as_drop=True)
     return Retention(value=number, low=low, confidence=confidence, method=method, split=split, samples=samples, kind="ratio" if as_ratio else "drop")
 
 
 def samples_needed(retention: Retention, limit: float) -> int | None:
-    """At the same rates: the width of an interval falls with the root of the samples. None where value and limit agree."""
-    margin, width = abs(retention.value - limit), abs(retention.value - retention.low)
-    needed = retention.samples * (width / margin) ** 2 if margin > 0 else math.inf
-    return math.ceil(needed) if needed < 1e9 else None
+    """How many samples would bring a bound to its limit; see `needed`. A bootstrap asks for at least as many units as it is relied on with."""
+    found = needed(retention.samples, estimate=retention.value, bound=retention.low, limit=limit)
+    return found if found is None or retention.method.startswith(SCORE) else max(found, LEAST)
+
+
+def too_few(retention: Retention) -> bool:
+    """Whether a bound is of fewer units than a bootstrap is relied on with; a score test holds at any number."""
+    return retention.samples < LEAST and not retention.method.startswith(SCORE)
+
+
+def needed(count: int, *, estimate: float, bound: float, limit: float) -> int | None:
+    """At the same rates: the width of an interval falls with the root of the samples. None where estimate and limit agree, or a billion won't do."""
+    margin, width = abs(estimate - limit), abs(estimate - bound)
+    found = count * (width / margin) ** 2 if margin > 0 else math.inf
+    return math.ceil(found) if found < 1e9 else None
 
 
 def right_or_wrong(metric: Metric, rows: Rows) -> np.ndarray | None:
     """The column of 0s and 1s of independent samples whose mean is the metric; None where the metric is no such share."""
-    return _proportion(metric, rows, value(metric, rows)) if _exact(metric) else None
+    return _proportion(metric, rows, value(metric, rows)) if exact(metric) else None
 
 
 def units_of(metric: Metric, rows: Rows) -> int:
@@ -153,10 +176,10 @@ def units_of(metric: Metric, rows: Rows) -> int:
 def _scored(metric: Metric, c: Rows, b: Rows, *, as_ratio: bool, confidence: float, values: tuple[float, float]) -> tuple[float, float, str]:
     counts = paired.counts(_proportion(metric, c, values[0]), _proportion(metric, b, values[1]))
     if as_ratio:
-        return values[0] / values[1], paired.ratio_lower(counts, confidence), "score ratio of paired proportions (Nam-Blackwelder)"
+        return values[0] / values[1], paired.ratio_lower(counts, confidence), f"{SCORE} ratio of paired proportions (Nam-Blackwelder)"
     higher = metric.direction == "higher"
     bound = -paired.difference_lower(counts, confidence) if higher else paired.difference_upper(counts, confidence)
-    return metric.drop(*values), bound, "score difference of paired proportions (Tango)"
+    return metric.drop(*values), bound, f"{SCORE} difference of paired proportions (Tango)"
 
 
 def _resampled(metric: Metric, c: Rows, b: Rows, *, as_ratio: bool, confidence: float, values: tuple[float, float]) -> tuple[float, float, str]:
@@ -170,10 +193,24 @@ def _resampled(metric: Metric, c: Rows, b: Rows, *, as_ratio: bool, confidence: 
     resamples = max(RESAMPLES, math.ceil(TAIL / (1 - confidence)))  # a bound far out in the tail needs draws there
     found = bca_lower(c, b, ratio if as_ratio else drop, units=metric.unit, confidence=confidence, resamples=resamples)
     over = f"units of '{metric.unit}'" if metric.unit else "rows"
-    return found.value, found.low if as_ratio else found.high, f"BCa bootstrap of the {'ratio' if as_ratio else 'drop'} over {over}"
+    low = _flawless(metric, found, units_of(metric, b), confidence) if as_ratio else found.high
+    return found.value, low, f"BCa bootstrap of the {'ratio' if as_ratio else 'drop'} over {over}"
 
 
-def _exact(metric: Metric) -> bool:
+def _alone(metric: Metric, _c: Rows, _b: Rows, *, as_ratio: bool, confidence: float, values: tuple[float, float]) -> tuple[float, float, str]:
+    """One unit has no spread: of a ratio 0 is sure, of a drop nothing."""
+    del confidence
+    drop = metric.drop(*values)
+    return (values[0] / values[1], 0.0, ALONE) if as_ratio else (drop, drop, ALONE)
+
+
+def _flawless(metric: Metric, found: Interval, units: int, confidence: float) -> float:
+    """The lower bound; where nothing at all varies in a metric with a true zero, as of units that were all answered right, n / (n + z²) of it."""
+    sure = found.low < found.value or not metric.ratio or metric.direction == "lower" or found.value <= 0
+    return found.low if sure else found.value * units / (units + paired.quantile(confidence) ** 2)
+
+
+def exact(metric: Metric) -> bool:
     """Whether the metric is a proportion of independent samples."""
     return metric.proportion is not None and metric.unit is None
 

@@ -19,7 +19,7 @@ from limbeck.evaluation import quality
 from limbeck.mechanics.data import batches
 from limbeck.stats.multiplicity import shared, step_down
 
-LEAST = 50  # samples (or units) of a slice that is judged: below that no bound is worth its name
+LEAST = quality.LEAST
 Masks = Mapping[str, np.ndarray]
 TABLES = ("slice_retention", "slice_drop")
 WORST = ("worst_slice_retention", "worst_slice_drop")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from limbeck.report import figures
 from limbeck.report.charts import bottom_axis, dot, drawing, figure, left_axis, line, table
+from limbeck.report.confidence import confidence, tallest
 from limbeck.report.markup import Html, Node, el, shape
 from limbeck.report.scales import Scale, fitted
 from limbeck.report.story import Calibration, Reliability
@@ -21,9 +22,34 @@ def calibration(told: Calibration) -> list[Node]:
     rows = [(m.name, figures.plain(m.ece), figures.plain(m.high), f"{sum(n for _, _, n in m.bins):,}", str(len(m.bins))) for m in told.models]
     return [
         el("p", None, lead),
+        _increase(told),
         el("div", {"class": "charts"}, charts),
+        *_confidence(told),
         table("Expected calibration error of each model", ("model", "ECE", "at most", "samples", "bins"), rows, kind="figures small"),
     ]
+
+
+def _confidence(told: Calibration) -> list[Node]:
+    """How often each model is how sure, on the same scale; nothing where a run didn't keep it."""
+    known = [m for m in told.models if m.histogram]
+    if not known:
+        return []
+    bins = len(known[0].histogram[0])
+    first = min((i for m in known for counts in m.histogram for i, n in enumerate(counts) if n), default=0)
+    cut = {m.name: [counts[first:] for counts in m.histogram] for m in known}
+    most = tallest(*cut.values())
+    note = "How sure the models are of their answers: those right stand above the line, those wrong hang below it. Wrong answers far to the right are the dangerous ones."
+    drawn = [figure(f"How sure the {m.name} is", confidence(f"confidence-{m.name}", m.name, cut[m.name], low=first / bins, high=1.0, most=most)) for m in known]
+    return [el("p", None, note), el("div", {"class": "charts"}, drawn)]
+
+
+def _increase(told: Calibration) -> Html | None:
+    """What became of the error, with the bound that a limit on its increase is judged by."""
+    if told.increase is None:
+        return None
+    way = "larger" if told.increase >= 0 else "smaller"
+    bound = f", and at most {figures.plain(told.increase_high)} larger: the bound counts what chance alone adds to the errors" if told.increase_high is not None else ""
+    return el("p", None, f"The final model's error is {figures.plain(abs(told.increase))} {way} than the baseline's{bound}.")
 
 
 def reliability(ident: str, told: Reliability, low: float) -> Html:

@@ -35,7 +35,8 @@ def headline(story: Story) -> Html:
         text.append(el("p", None, head.closest))
     body: list[Node] = [*text, el("dl", {"class": "tiles"}, _tiles(story)) if len(story.judged) > 1 else None]
     if head.looks is not None:
-        body.append(el("p", {"class": "note"}, f"Judged on test, look {head.looks} at this test split. {story.target}."))
+        which = head.looks_note.rstrip(".") or f"look {head.looks} at this test split"
+        body.append(el("p", {"class": "note"}, f"Judged on test, {which}. {story.target}."))
     return el("div", {"class": "headline"}, body)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
-from limbeck.core.errors import ConfigError
+from limbeck.core.errors import ConfigError, Undefined
 
 Columns = Mapping[str, np.ndarray]
 Statistic = Callable[[Columns, Columns], float]
@@ -35,15 +36,18 @@ def bca_lower(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    rare: bool = True,
 ) -> Interval:
     """Bounds of `statistic(candidate, baseline)`, each one-sided at `confidence` (together 2·confidence − 1).
 
     Units are drawn with replacement, the same for both models. A unit is a row, or all rows that share a value of the
     column `units`; in a resample each draw is a unit of its own, so that a reduction by unit counts it twice if drawn twice.
-    A resample whose statistic is NaN counts against both bounds. If no resample differs, low = value = high: rows that
-    don't vary show no spread.
+    A resample whose statistic is NaN counts against both bounds.
 
-    Raises: ConfigError if rows don't match, there are fewer than 2 units, or the statistic is undefined too often.
+    Args:
+        rare: Widen both bounds where few units carry the spread, or none does (see `_unseen`, `_all_alike`): a draw can't show what the
+            sample happened to miss. False gives BCa as published, and no width at all where no resample differs.
+    Raises: ConfigError if rows don't match or there are fewer than 2 units; Undefined if the statistic is undefined too often.
     Source: Efron 1987, JASA 82:171; acceleration from the jackknife, by groups where there are more than 200 units.
     """
     if not 0.5 < confidence < 1:
@@ -58,13 +62,19 @@ def bca_lower(
     drawn = np.array([statistic(*draw.resample(rng.integers(0, draw.count, draw.count))) for _ in range(resamples)], dtype=np.float64)
     drawn[np.abs(drawn - value) <= 1e-12 * np.nanmax(np.abs([*drawn, value]))] = value  # rounding decides no tie
     if np.all(drawn == value):
-        return Interval(value, value, value)
+        same = value == float(statistic(rows_baseline, rows_baseline))
+        missed = 2 * _all_alike(draw, statistic, confidence, rng) if rare and same else 0.0
+        return Interval(value, value - missed, value + missed)
     bias = _bias(drawn, value)
-    skew = _acceleration(np.array([statistic(*rows) for rows in draw.jackknife(rng)], dtype=np.float64))
+    influence = _influence(np.array([statistic(*rows) for rows in draw.jackknife(rng)], dtype=np.float64))
+    skew = _acceleration(influence)
     low = _bound(drawn, 1 - confidence, bias=bias, skew=skew)
     high = _bound(drawn, confidence, bias=bias, skew=skew)
+    if rare and (missed := _unseen(influence, confidence)):
+        low = min(low, value - missed - math.hypot(max(value - low, 0.0), missed))
+        high = max(high, value + missed + math.hypot(max(high - value, 0.0), missed))
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ConfigError(f"the statistic is undefined in {int((~np.isfinite(drawn)).sum())} of {resamples} resamples, too many for a bound at {confidence:g}. Add samples.")
+        raise Undefined(f"the statistic is undefined in {int((~np.isfinite(drawn)).sum())} of {resamples} resamples, too many for a bound at {confidence:g}. Add samples.")
     return Interval(value, float(low), float(high))
 
 
@@ -124,6 +134,12 @@ class _Units:
             rows = self.rows(np.setdiff1d(np.arange(self.count), group, assume_unique=True))
             yield {k: v[rows] for k, v in self.candidate.items()}, {k: v[rows] for k, v in self.baseline.items()}
 
+    def singly(self, rng: np.random.Generator) -> Iterator[Columns]:
+        """The candidate's rows without one unit, for each of at most 2 · `GROUPS` units."""
+        for unit in rng.permutation(self.count)[: 2 * GROUPS]:
+            rows = self.rows(np.delete(np.arange(self.count), unit))
+            yield {k: v[rows] for k, v in self.candidate.items()}
+
 
 def _shape(rows: Columns) -> str:
     return "{" + ", ".join(f"{k}: {len(v)}" for k, v in rows.items()) + "}"
@@ -137,17 +153,44 @@ def _bias(drawn: np.ndarray, value: float) -> float:
     return NORMAL.inv_cdf(float(np.clip(share, edge, 1 - edge)))
 
 
-def _acceleration(left_out: np.ndarray) -> float:
-    """How the standard error changes with the truth: a sixth of the skewness of the jackknife's influences."""
+def _influence(left_out: np.ndarray) -> np.ndarray:
+    """What each unit, or group of them, adds to the statistic; those without which it is undefined left out."""
     seen = left_out[np.isfinite(left_out)]
-    if not seen.size:
-        return 0.0
-    influence = seen.mean() - seen
-    scale = float(np.abs(influence).max())
+    return (seen.mean() - seen) * (1 - 1 / max(len(seen), 1)) if seen.size else seen
+
+
+def _acceleration(influence: np.ndarray) -> float:
+    """How the standard error changes with the truth: a sixth of the skewness of the jackknife's influences."""
+    scale = float(np.abs(influence).max(initial=0.0))
     if scale == 0:
         return 0.0
     influence = influence / scale
     return float((influence**3).sum() / (6 * (influence**2).sum() ** 1.5))
+
+
+def _unseen(influence: np.ndarray, confidence: float) -> float:
+    """What units like the few that carry the spread would change, had z²/2 more of them been seen.
+
+    For a count X of rare units this makes of the bound X + z·√X that of Wilson, X + z²/2 + z·√(X + z²/4). The size of one is
+    e = √(Σi⁴ / Σi² − 3·Σi² / groups): of m units alike among many it is nearly one of them, of a normal spread it is 0.
+    Source: Wilson 1927, JASA 22:209, for a share; the size of a step for any statistic is ours, and is held by simulation.
+    """
+    second = float((influence**2).sum())
+    if second == 0:
+        return 0.0
+    step = math.sqrt(max(float((influence**4).sum()) / second - 3 * second / len(influence), 0.0))
+    return NORMAL.inv_cdf(confidence) ** 2 / 2 * step
+
+
+def _all_alike(draw: _Units, statistic: Statistic, confidence: float, rng: np.random.Generator) -> float:
+    """What z²/2 units would change where both models do alike on all, if each cost the candidate as much as its best unit is above its worst.
+
+    For a share of n samples, r of them right, this makes of r / r a bound of nearly r / (r + z²), as a score test has it. 0 where the
+    statistic doesn't hang on any single unit of the candidate.
+    """
+    left = np.array([statistic(rows, draw.baseline) for rows in draw.singly(rng)], dtype=np.float64)
+    left = left[np.isfinite(left)]
+    return NORMAL.inv_cdf(confidence) ** 2 / 2 * float(np.ptp(left)) if left.size else 0.0
 
 
 def _bound(drawn: np.ndarray, level: float, *, bias: float, skew: float) -> float:

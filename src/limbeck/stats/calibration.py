@@ -1,8 +1,9 @@
-"""Whether a model is right as often as it says: expected calibration error over bins of equal mass, with an upper bound."""
+"""Whether a model is right as often as it says: expected calibration error over bins of equal mass, and bounds of it and of its increase."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,7 +13,7 @@ from limbeck.core.errors import ConfigError
 from limbeck.stats.paired import quantile
 
 BINS = 15
-RESAMPLES = 2000
+DRAWS = 4000  # of the bins' sums
 Trusted: TypeAlias = tuple[np.ndarray, np.ndarray]  # the confidence in each answer, and whether it was right
 
 
@@ -37,33 +38,123 @@ def error(confidence: np.ndarray, correct: np.ndarray) -> float:
     Source: Naeini et al. 2015, AAAI; bins of equal mass: Nixon et al. 2019, arXiv:1904.01685.
     """
     gaps, places = _gaps(confidence, correct)
-    return _error(gaps, places, np.ones(len(gaps)))
+    return float(np.abs(np.bincount(places, weights=gaps)).sum() / len(gaps))
 
 
 def error_upper(own: Trusted, *, level: float = 0.95, units: np.ndarray | None = None) -> tuple[float, float]:
     """One model's error and its one-sided upper bound at `level`.
 
-    The bound is the estimate plus the spread of 2,000 bootstrap draws about their mean, bins held fixed. The estimate itself is too
-    high by what chance adds to each bin, so with few samples the bound is on the safe side.
+    The estimate is too high by what chance adds to each bin, so with few samples the bound is on the safe side; see `_upper` for the rest.
 
     Args:
-        units: What each sample belongs to, where they come in clusters; then whole clusters are drawn.
+        units: What each sample belongs to, where they come in clusters; then whole clusters vary.
     Raises: ConfigError if a confidence isn't in [0, 1], columns differ in length, or there are fewer than 2 units.
     """
-    gaps, places = _gaps(*own)
-    return _bounded(lambda w: _error(gaps, places, w), len(gaps), level=level, units=units)
+    sums = _Sums.of([own], units)
+    value = float(_error_of(sums.mean))
+    return value, _upper(sums, sums.drawn(), _error_of, level)
 
 
-def _bounded(statistic: Callable[[np.ndarray], float], count: int, *, level: float, units: np.ndarray | None) -> tuple[float, float]:
-    quantile(level)  # refuses what isn't a confidence
-    owner = np.arange(count) if units is None else np.unique(units, return_inverse=True)[1]
-    total = int(owner.max()) + 1
-    if total < 2:
-        raise ConfigError(f"a bootstrap needs at least 2 units, got {total}. Add samples.")
-    rng = np.random.default_rng(0)
-    drawn = np.array([statistic(np.bincount(rng.integers(0, total, total), minlength=total)[owner].astype(np.float64)) for _ in range(RESAMPLES)])
-    value = statistic(np.ones(count))
-    return value, value + max(float(np.quantile(drawn - drawn.mean(), level, method="higher")), 0.0)
+def increase_upper(own: Trusted, before: Trusted, *, level: float = 0.95, units: np.ndarray | None = None) -> tuple[float, float]:
+    """How much larger the first model's error is than the second's on the same samples, and its one-sided upper bound at `level`.
+
+    Chance adds to the error of a bin that is calibrated and hardly to one that isn't, so the plain difference hides an increase. Both
+    bounds here are of numbers that are never too small in the mean. With C_k and B_k the sums over bin k of the two models' gaps:
+
+    - Σ|C_k| − Σ s_k·B_k for signs s that are learned from other samples than those of B_k: Σ s_k·E B_k ≤ Σ|E B_k| for any s, and the
+      mean of |C_k| is at least |E C_k|. The mean over all ways to halve the samples is σ_k·g(B_k / σ_k), see `_halved`.
+    - Σ|C_k − B_k|, which is at least Σ|C_k| − Σ|B_k|: narrow where both models say nearly the same of each sample.
+
+    The lesser of the two is the bound, each at 1 − (1 − level) / 2. It is never below the difference of the errors.
+
+    Args:
+        own: Of the candidate; before: of the baseline, on the same samples in the same order.
+        units: As in `error_upper`.
+    Raises: ConfigError as `error_upper`, or if the two aren't of equally many samples.
+    """
+    if own[0].shape != before[0].shape:
+        raise ConfigError(f"an increase is of the same samples, got {len(own[0])} and {len(before[0])}. Evaluate both models on one split.")
+    sums = _Sums.of([own, before], units)
+    spread = np.sqrt(np.maximum(sums.variance[1], sums.implied[1]))
+
+    def crossed(sums: np.ndarray) -> np.ndarray:
+        return np.abs(sums[..., 0, :]).sum(axis=-1) - _halved(sums[..., 1, :], spread).sum(axis=-1)
+
+    def apart(sums: np.ndarray) -> np.ndarray:
+        return np.abs(sums[..., 0, :] - sums[..., 1, :]).sum(axis=-1)
+
+    each = 1 - (1 - level) / 2
+    own_error, before_error = np.abs(sums.mean).sum(axis=-1)
+    drawn = sums.drawn()
+    return float(own_error - before_error), min(_upper(sums, drawn, crossed, each), _upper(sums, drawn, apart, each))
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Gaps summed by model and bin, over the number of samples: seen, and how they vary from one draw of units to the next."""
+
+    mean: np.ndarray  # model, bin
+    covariance: np.ndarray  # of `mean`, flat
+    implied: np.ndarray  # variance of `mean` if the models were as right as they say
+    step: float  # the share of the samples that the largest unit has
+
+    @property
+    def variance(self) -> np.ndarray:
+        return np.diag(self.covariance).reshape(self.mean.shape)
+
+    def drawn(self) -> np.ndarray:
+        """Sums as they might have come out, bins held fixed: 4,000 draws of a normal of their own covariance."""
+        values, axes = np.linalg.eigh(self.covariance)
+        noise = np.random.default_rng(0).standard_normal((DRAWS, len(values)))
+        return self.mean + (noise @ (axes * np.sqrt(np.maximum(values, 0.0))).T).reshape(DRAWS, *self.mean.shape)
+
+    @staticmethod
+    def of(models: Sequence[Trusted], units: np.ndarray | None) -> _Sums:
+        count = len(models[0][0])
+        owner = np.arange(count) if units is None else np.unique(units, return_inverse=True)[1]
+        total = int(owner.max(initial=-1)) + 1
+        found = [_gaps(*model) for model in models]
+        if total < 2:
+            raise ConfigError(f"a bound needs at least 2 units, got {total}. Add samples.")
+        each = np.zeros((total, len(models), BINS))
+        implied = np.zeros((len(models), BINS))
+        for number, (gaps, places) in enumerate(found):
+            each[:, number] = np.bincount(owner * BINS + places, weights=gaps, minlength=total * BINS).reshape(total, BINS)
+            sure = models[number][0]
+            implied[number] = np.bincount(places, weights=sure * (1 - sure), minlength=BINS) / count**2
+        flat = each.reshape(total, -1)
+        centred = flat - flat.mean(axis=0)
+        return _Sums(flat.sum(axis=0).reshape(len(models), BINS) / count, centred.T @ centred / count**2, implied, float(np.bincount(owner).max() / count))
+
+
+def _upper(sums: _Sums, drawn: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], level: float) -> float:
+    """An upper bound of what `statistic` estimates: the estimate, and how far it may be too low.
+
+    q is the quantile of the statistic of the draws about their mean. Where errors are rare, those that weren't seen widen no
+    covariance: as in Wilson's interval, k = z²/2 units that speak against the model are added, high = estimate + k + √(q² + k²).
+    Source: Gaussian multiplier bootstrap, Chernozhukov, Chetverikov & Kato 2013, Annals of Statistics 41:2786; Wilson 1927, JASA 22:209.
+    """
+    z, found = quantile(level), statistic(drawn)
+    reach = max(float(np.quantile(found - found.mean(), level, method="higher")), 0.0)
+    unseen = z * z / 2 * sums.step
+    return min(float(statistic(sums.mean)) + unseen + math.hypot(reach, unseen), 1.0)
+
+
+def _halved(sums: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """A part of |E sum| that is never too large in the mean: the sum of one half, signed as the other half is, over all ways to halve.
+
+    With s = sum / spread it is spread·g(s), g(s) = |s|·(2Φ(|s|) − 1) − 2φ(s): the halves differ by a normal of that same spread.
+    """
+    from scipy.special import ndtr
+
+    s = np.abs(sums) / np.where(spread > 0, spread, 1.0)
+    g = s * (2 * ndtr(s) - 1) - math.sqrt(2 / math.pi) * np.exp(-s * s / 2)
+    return np.where(spread > 0, spread * g, np.abs(sums))
+
+
+def _error_of(sums: np.ndarray) -> np.ndarray:
+    """The error of the first model, from its bins' sums."""
+    return np.abs(sums[..., 0, :]).sum(axis=-1)
 
 
 def _gaps(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,10 +164,6 @@ def _gaps(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.n
             f"calibration needs one confidence in [0, 1] and one 0 or 1 a sample, got shapes {confidence.shape} and {correct.shape}. Give the probability of the predicted class."
         )
     return confidence.astype(np.float64) - correct, _places(confidence)
-
-
-def _error(gaps: np.ndarray, places: np.ndarray, weights: np.ndarray) -> float:
-    return float(np.abs(np.bincount(places, weights=gaps * weights)).sum() / weights.sum())
 
 
 def _places(confidence: np.ndarray) -> np.ndarray:

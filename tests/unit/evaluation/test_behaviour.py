@@ -117,6 +117,8 @@ def test_the_summary_has_all_of_it_and_is_readable():
     _check(json.loads(json.dumps(data, allow_nan=False)), BEHAVIOUR, "behaviour")
     assert [s["name"] for s in data["slices"]] == ["odd", "none"] and data["flips"]["samples"] == 400
     assert sum(b["count"] for b in data["calibration"]["candidate"]["bins"]) == 400 and len(data["calibration"]["baseline"]["bins"]) == 15
+    right = int(calibrated(400, 0.1)["correct"].sum())
+    assert {k: sum(v) for k, v in data["calibration"]["candidate"]["histogram"].items()} == {"right": right, "wrong": 400 - right}
     bare = behaviour.summary(of({"error": np.ones(3)}, None, metrics.mae()))
     assert (bare["flips"], bare["calibration"], bare["agreement"], bare["slices"], bare["slices_note"]) == (None, None, None, [], "the task has no slices")
     _check(bare, BEHAVIOUR, "behaviour")
@@ -163,3 +165,35 @@ def test_a_stage_is_held_to_the_limits_that_have_no_shares():
     assert owed(max_flips=0.05) == ["max_flips"]
     assert owed(max_flips=0.11) == []  # unproved is not broken
     assert owed(size_bytes=1, metric=0.99) == []  # due at the end
+
+
+def too_sure(n, over, seed=0):
+    rng = np.random.default_rng([n, seed])
+    sure, chance = rng.uniform(0.55, 0.95, n), rng.random(n)
+    return [answers(chance < sure - by, sure) for by in (over, 0.05)]
+
+
+@pytest.mark.parametrize(("n", "over", "limit", "status"), [(5000, 0.05, 0.02, Status.PASS), (872, 0.08, 0.03, Status.INCONCLUSIVE), (5000, 0.2, 0.02, Status.FAIL)])
+def test_an_increase_of_the_calibration_error_is_judged_by_its_bound(n, over, limit, status):
+    found = of(*too_sure(n, over))
+    verdict = only(Contract(max_ece_increase=limit), found)
+    assert verdict.status is status and verdict.high > verdict.measured and (verdict.samples_needed is not None) is (status is Status.INCONCLUSIVE)
+    shown = behaviour.summary(found)["calibration"]["increase"]
+    assert shown == {"value": verdict.measured, "high": verdict.high} and json.dumps(shown)
+    if status is Status.INCONCLUSIVE:
+        assert verdict.samples_needed > n and f"about {verdict.samples_needed:,} samples" in verdict.reason
+
+
+def test_an_increase_needs_a_baseline_and_confidences_and_some_samples():
+    own, before = too_sure(600, 0.05)
+    bare = {k: v for k, v in own.items() if k != "confidence"}
+    unverified = {"no baseline": of(own, None), "no confidence": of(bare, before), "nothing": None, "baseline without": of(own, bare)}
+    assert {only(Contract(max_ece_increase=0.9), found).status for found in unverified.values()} == {Status.UNVERIFIED}
+    assert behaviour.summary(unverified["no baseline"])["calibration"]["increase"] is None
+    few = only(Contract(max_ece_increase=0.9), of(*({k: v[:20] for k, v in rows.items()} for rows in (own, before))))
+    assert few.status is Status.INCONCLUSIVE and few.samples_needed == 50
+
+
+def test_a_calibration_error_near_its_limit_says_how_many_samples_would_do():
+    verdict = only(Contract(max_ece=0.1), of(too_sure(600, 0.08)[0], None))
+    assert verdict.status is Status.INCONCLUSIVE and verdict.samples_needed > 600 and f"{verdict.samples_needed:,} samples" in verdict.reason

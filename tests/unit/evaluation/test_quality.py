@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from limbeck.core.contract import Contract
 from limbeck.core.errors import ArtifactError, ConfigError, TaskError
+from limbeck.core.evidence import Evidence, Status
 from limbeck.core.metric import Metric
 from limbeck.core.task import Task
-from limbeck.evaluation import quality
+from limbeck.evaluation import gates, quality
+from limbeck.evaluation.behaviour import Behaviour
 from limbeck.intake import metrics
 from limbeck.stats import paired
 
@@ -215,3 +220,59 @@ def test_a_proportion_that_is_not_the_metric_is_refused():
     missing = Metric(name="percent", rows=lambda o, x: {}, reduce=lambda r: 1.0, proportion="right")
     with pytest.raises(TaskError, match="names proportion 'right', but its rows have correct"):
         quality.retention(missing, c, b, split="test")
+
+
+def test_a_bootstrap_of_few_units_proves_nothing_and_says_how_many_would_do():
+    metric, rows = metrics.macro_f1(), {"predicted": np.arange(40) % 3, "target": np.arange(40) % 3}
+    found = quality.retention(metric, rows, rows, split="test")
+    verdict = gates.quality(found, 0.5, gate="retention")
+    assert found.value == 1 and found.low == pytest.approx(40 / (40 + 2.7055), abs=1e-3), "all alike and all right: as a score test has it"
+    assert verdict.status is Status.INCONCLUSIVE and verdict.samples_needed == 50 and "fewer than 50" in verdict.reason
+    many = {k: np.tile(v, 2) for k, v in rows.items()}
+    assert gates.quality(quality.retention(metric, many, many, split="test"), 0.5, gate="retention").status is Status.PASS
+    three = quality.retention(metrics.accuracy(), {"correct": np.ones(3)}, {"correct": np.ones(3)}, split="test")
+    assert gates.quality(three, 0.5, gate="retention").status is Status.PASS, "3 / (3 + 2.71): a score test holds at any number"
+    assert gates.quality(three, 0.6, gate="retention").samples_needed == 5
+
+
+def test_one_sample_bounds_nothing_and_breaks_nothing():
+    f1, mse, one = metrics.macro_f1(), metrics.mse(), {"predicted": np.array([1]), "target": np.array([1])}
+    for metric, rows, limit in ((f1, one, 0.1), (mse, {"error": np.array([0.5])}, 0.1)):
+        found = quality.retention(metric, rows, rows, split="test")
+        verdict = gates.quality(found, limit, gate="retention")
+        assert verdict.status is Status.INCONCLUSIVE and verdict.samples_needed == 50
+        assert quality.interval(metric, rows).low == quality.interval(metric, rows).value
+
+
+def test_a_baseline_that_may_as_well_be_zero_takes_the_difference():
+    """A correlation of about 0: its ratio is defined on all samples and means nothing in half of the resamples."""
+    rng = np.random.default_rng(4)
+    base = {"v": rng.standard_normal(200)}
+    base["v"] += 0.01 - base["v"].mean()
+    metric = Metric(name="score", rows=lambda o, b: {}, reduce=lambda r: float(r["v"].mean()))
+    found = quality.retention(metric, {"v": base["v"] - 0.001}, base, split="test")
+    assert found.kind == "drop" and found.value == pytest.approx(0.001)
+    examined = gates.Examined(evidence=Evidence(artifact="a", runtime="r", threads=1, size_bytes=1, download_bytes=1), retention=found, drop=found)
+    (verdict,) = gates.contract_verdicts(Contract(retention=0.9), metric, candidate=examined, baseline=None)
+    assert verdict.status is Status.UNVERIFIED and "the drop is 0.001, at most 0.00" in verdict.reason
+
+
+def test_all_samples_wrong_is_a_drop_of_nothing():
+    wrong = {"correct": np.zeros(100)}
+    found = quality.retention(metrics.accuracy(), wrong, wrong, split="test")
+    assert found.kind == "drop" and found.value == 0 and 0 < found.low < 0.03
+    assert gates.quality(found, 0.03, gate="max_drop").status is Status.PASS and gates.quality(found, 0.01, gate="max_drop").samples_needed is not None
+    lost = quality.retention(metrics.accuracy(), wrong, {"correct": np.ones(100)}, split="test")
+    assert (lost.value, lost.low) == (0, 0) and gates.quality(lost, 0.5, gate="retention").status is Status.FAIL
+
+
+def test_a_metric_that_stands_near_its_limit_says_how_many_samples_would_do():
+    rows = {"correct": np.arange(100) < 90}
+    metric = metrics.accuracy()
+    bounds = quality.interval(metric, rows)
+    evidence = Evidence(artifact="a", runtime="r", threads=1, size_bytes=1, download_bytes=1, metric_value=0.9)
+    behaviour = Behaviour(metric=metric, candidate=rows, baseline=None, masks={}, split="test", confidence=0.95)
+    examined = gates.Examined(evidence=evidence, behaviour=behaviour, metric_interval=(bounds.low, bounds.high))
+    for limit, bound in ((0.88, bounds.low), (0.92, bounds.high)):
+        (verdict,) = gates.contract_verdicts(Contract(metric=limit), metric, candidate=examined, baseline=None)
+        assert verdict.status is Status.INCONCLUSIVE and verdict.samples_needed == math.ceil(100 * ((0.9 - bound) / 0.02) ** 2 - 1e-6)

@@ -6,10 +6,10 @@ import re
 
 from told import everything
 
-from limbeck.report.calibration import reliability
+from limbeck.report.calibration import calibration, reliability
 from limbeck.report.markup import rendered
 from limbeck.report.slices import forest, slices
-from limbeck.report.story import Kept, Part, Reliability, Slices
+from limbeck.report.story import Calibration, Kept, Part, Reliability, Slices
 
 
 def circles(markup: str) -> list[tuple[float, float]]:
@@ -47,3 +47,11 @@ def test_a_calibrated_bin_lies_on_the_line():
     line = lambda x: y1 + (y2 - y1) * (x - x1) / (x2 - x1)  # noqa: E731
     assert abs(on[1] - line(on[0])) < 0.1 and below[1] > line(below[0]) + 20
     assert "says 90.0 %, right 70.0 % of 10" in markup
+
+
+def test_the_increase_of_the_error_is_told_with_its_bound():
+    models = (Reliability(name="baseline", ece=0.02, high=0.03, bins=((0.5, 0.5, 30),)), Reliability(name="final", ece=0.05, high=0.07, bins=((0.9, 0.8, 30),)))
+    told = rendered(calibration(Calibration(models=models, increase=0.03, increase_high=0.061)))
+    assert "error is 0.0300 larger than the baseline" in told and "at most 0.0610 larger" in told
+    assert "0.0300 smaller" in rendered(calibration(Calibration(models=models, increase=-0.03, increase_high=0.01)))
+    assert "larger" not in rendered(calibration(Calibration(models=models)))

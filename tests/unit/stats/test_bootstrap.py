@@ -7,7 +7,9 @@ import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
 from limbeck.core.errors import ConfigError
+from limbeck.intake.metrics import macro_f1
 from limbeck.stats.bootstrap import Interval, bca_lower
+from limbeck.stats.paired import Counts, ratio_lower
 
 
 def ratio(c, b):
@@ -21,7 +23,7 @@ def mean(c, b):
 def test_bounds_agree_with_scipys_bca():
     """A standard deviation of few, skewed values: biased, and its error grows with it, so that both corrections matter."""
     v = np.random.default_rng(3).lognormal(sigma=0.8, size=40)
-    ours = bca_lower({"v": v}, {"v": v}, lambda c, b: c["v"].std(), confidence=0.95, resamples=20_000, seed=1)
+    ours = bca_lower({"v": v}, {"v": v}, lambda c, b: c["v"].std(), confidence=0.95, resamples=20_000, seed=1, rare=False)
     theirs = scipy_bootstrap((v,), np.std, confidence_level=0.9, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)).confidence_interval
     assert ours.value == v.std()
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=0.03)
@@ -93,8 +95,15 @@ def test_a_rare_difference_keeps_a_finite_bound():
     v = np.ones(50)
     c = v.copy()
     c[0] = 0
-    found = bca_lower({"v": c}, {"v": v}, ratio)
-    assert found.value == 0.98 and 0.9 < found.low < 0.98 <= found.high <= 1
+    plain, found = (bca_lower({"v": c}, {"v": v}, ratio, rare=rare) for rare in (False, True))
+    assert plain.value == 0.98 and 0.9 < plain.low < 0.98 <= plain.high <= 1
+    assert 0.87 < found.low < ratio_lower(Counts(n11=49, n10=0, n01=1, n00=0)) < plain.low  # the score test knows of what wasn't seen
+
+
+def test_where_many_units_carry_the_spread_nothing_is_added():
+    v = np.random.default_rng(0).standard_normal(2000)
+    plain, found = (bca_lower({"v": v}, {"v": v}, mean, resamples=200, rare=rare) for rare in (False, True))
+    assert plain.high - plain.low <= found.high - found.low < 1.03 * (plain.high - plain.low)
 
 
 def test_an_undefined_resample_counts_against_both_bounds():
@@ -128,3 +137,32 @@ def test_refusals():
             bca_lower(candidate, baseline, mean, **options)
     with pytest.raises(ConfigError, match="statistic of all rows is nan"):
         bca_lower(v, v, lambda c, b: float("nan"))
+
+
+def f1(c, b):
+    return macro_f1().reduce(c) / macro_f1().reduce(b)
+
+
+def rarely(seed, n=360):
+    """A candidate that loses 0.8 % of five uneven classes beside its baseline, so that about 2.6 samples differ."""
+    rng = np.random.default_rng([seed, n])
+    target = rng.choice(5, n, p=[0.4, 0.25, 0.2, 0.1, 0.05])
+    before = np.where(rng.random(n) < 0.1, (target + 1) % 5, target)
+    after = np.where((before == target) & (rng.random(n) < 0.008), (target + 2) % 5, before)
+    return {"predicted": after, "target": target}, {"predicted": before, "target": target}
+
+
+def test_sameness_on_few_samples_proves_little():
+    _, b = rarely(0)
+    plain, found = (bca_lower(b, b, f1, resamples=100, rare=rare) for rare in (False, True))
+    assert plain == Interval(1, 1, 1) and found.value == 1 and 0.9 < found.low < 360 / (360 + 1.645**2)
+    more = {k: np.tile(v, 10) for k, v in b.items()}
+    assert (1 - bca_lower(more, more, f1, resamples=100).low) == pytest.approx((1 - found.low) / 10, rel=0.1)
+
+
+@pytest.mark.slow
+def test_where_few_differ_a_candidate_at_its_limit_passes_in_one_of_twenty():
+    """BCa as published passes 11 % of these."""
+    truth = np.mean([f1(*rarely(seed, 400_000)) for seed in range(5)])
+    passed = np.mean([bca_lower(*rarely(seed), f1, resamples=300, seed=seed).low >= truth for seed in range(300)])
+    assert passed <= 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from limbeck.core.errors import ConfigError
-from limbeck.stats.calibration import BINS, bins, error, error_upper
+from limbeck.stats.calibration import BINS, bins, error, error_upper, increase_upper
 
 SETS = 400
 ALLOWED = 0.05 + 3 * math.sqrt(0.05 * 0.95 / SETS)
@@ -66,3 +66,65 @@ def test_what_is_no_probability_is_refused(confidence):
 @pytest.mark.parametrize("over", [0.05, 0.12])
 def test_an_error_at_its_limit_passes_in_one_of_twenty(n, over):
     assert sum(error_upper(answers(n, over=over, seed=seed))[1] <= over for seed in range(SETS)) / SETS <= ALLOWED
+
+
+def pair(n, *, before, after, seed, apart=0.1):
+    """Answers of a candidate and a baseline that are too sure by so much; nine samples in ten are hard or easy for both."""
+    rng = np.random.default_rng([n, seed])
+    sure, chance = rng.uniform(0.55, 0.95, n), rng.random(n)
+    own = np.clip(sure + apart * rng.standard_normal(n) * (1 - sure), 0.05, 1)
+    other = np.where(rng.random(n) < 0.9, chance, rng.random(n))
+    return (own, (other < own - after).astype(float)), (sure, (chance < sure - before).astype(float))
+
+
+def test_an_increase_is_the_difference_of_the_errors_and_its_bound_lies_beyond():
+    for seed in range(20):
+        own, other = pair(500, before=0.1, after=0.0, seed=seed)
+        value, high = increase_upper(own, other)
+        assert value == pytest.approx(error(*own) - error(*other)) and value < high <= 1
+        assert high < increase_upper(own, other, level=0.99)[1]
+
+
+def test_the_same_answers_are_known_to_be_no_worse_than_many_samples_can_tell():
+    few, many = (increase_upper(one, one) for one in (answers(n, over=0.1, seed=1) for n in (100, 10_000)))
+    assert few[0] == many[0] == 0 and few[1] == pytest.approx(1.96**2 / 100, rel=1e-3) and many[1] == pytest.approx(few[1] / 100, rel=1e-3)
+
+
+def test_an_increase_counts_whole_clusters():
+    own, other = pair(300, before=0.0, after=0.1, seed=3)
+    repeated = [tuple(np.repeat(c, 4) for c in one) for one in (own, other)]
+    alone, clustered = increase_upper(*repeated), increase_upper(*repeated, units=np.repeat(np.arange(300), 4))
+    once = increase_upper(own, other)
+    assert clustered[1] == pytest.approx(once[1], rel=0.05) and alone[1] < clustered[1] - 0.01
+
+
+def test_an_increase_is_of_the_same_samples():
+    with pytest.raises(ConfigError, match="of the same samples, got 300 and 200"):
+        increase_upper(answers(300, over=0, seed=0), answers(200, over=0, seed=0))
+
+
+def test_errors_that_are_rare_are_allowed_for_though_none_was_seen():
+    """A model that is always sure: of 360 answers none is wrong, and yet 1 % of all may be."""
+    sure, right = np.full(360, 1.0), np.ones(360)
+    assert error_upper((sure, right)) == (0.0, pytest.approx(1.6449**2 / 360, rel=1e-3))
+    high = [error_upper((sure, (np.random.default_rng([7, s]).random(360) >= 0.01).astype(float)))[1] for s in range(SETS)]
+    assert np.mean(np.array(high) < 0.01) <= ALLOWED, "the plain bootstrap passed 11 % of these"
+
+
+@pytest.mark.parametrize(("n", "before", "after", "apart"), [(360, 0.0, 0.1, 0.1), (872, 0.0, 0.05, 0.0), (872, 0.05, 0.08, 0.1)])
+def test_an_increase_at_its_limit_passes_in_one_of_twenty(n, before, after, apart):
+    sets = 150
+    passed = np.mean([increase_upper(*pair(n, before=before, after=after, seed=seed, apart=apart))[1] <= after - before for seed in range(sets)])
+    assert passed <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / sets)
+
+
+def test_an_increase_that_is_small_beside_its_limit_passes():
+    passed = np.mean([increase_upper(*pair(5000, before=0.05, after=0.05, seed=seed))[1] <= 0.03 for seed in range(20)])
+    assert passed > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after", "apart"), [(0.0, 0.1, 0.1), (0.0, 0.05, 0.0), (0.05, 0.08, 0.1), (-0.03, 0.05, 0.1)])
+def test_an_increase_of_many_samples_at_its_limit_passes_in_one_of_twenty(before, after, apart):
+    truth = after - abs(before)
+    assert np.mean([increase_upper(*pair(5000, before=before, after=after, seed=seed, apart=apart))[1] <= truth for seed in range(SETS)]) <= ALLOWED

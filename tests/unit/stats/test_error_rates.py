@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, multinomial
 
+from limbeck.core.contract import Contract
+from limbeck.stats.multiplicity import shared
 from limbeck.stats.paired import difference_scores, quantile, scores
 
 SETS = 2000
@@ -71,3 +73,43 @@ def test_the_worst_case_is_where_all_may_look_the_same():
     worst = passing(n, (1 - lost, 0, lost, 0), 1 - lost, most=30)
     assert worst == pytest.approx(math.exp(-(Z95**2)), abs=5e-4)
     assert ALLOWED < worst < 0.067
+
+
+@pytest.mark.parametrize("n", [360, 872, 10_000])
+@pytest.mark.parametrize("truth", TRUTHS)
+def test_three_planned_looks_at_growing_data_pass_in_one_of_twenty_together(n, truth):
+    rng, p = np.random.default_rng([n, 5]), cells(*truth)
+    steps = np.cumsum([rng.multinomial(n // 3, p, size=SETS).T for _ in range(3)], axis=0)
+    z = np.array([scores(a, b, c, phi=truth[1]) for a, b, c, _ in steps])
+    each = Contract(retention=0.9, looks=3).at_each_look
+    assert np.mean((z >= quantile(each)).any(axis=0)) <= ALLOWED
+    if n == 10_000:
+        assert np.mean((z >= Z95).any(axis=0)) > ALLOWED, "without sharing the error they would pass too often, or this shows nothing"
+
+
+@pytest.mark.parametrize("n", [360, 872, 10_000])
+def test_three_tries_of_a_stage_and_two_such_looks_share_the_error(n):
+    """Tries beside one baseline on the same samples, each exactly at the limit."""
+    rng, p, phi = np.random.default_rng([n, 6]), cells(*TRUTHS[0]), TRUTHS[0][1]
+    right = rng.binomial(n, p[0] + p[2], size=SETS)
+    n11 = rng.binomial(right, p[0] / (p[0] + p[2]), size=(6, SETS))
+    n10 = rng.binomial(n - right, p[1] / (p[1] + p[3]), size=(6, SETS))
+    z = scores(n11, n10, right - n11, phi=phi)
+    assert np.mean((z[:3] >= quantile(shared(0.95, 3))).any(axis=0)) <= ALLOWED
+    both = shared(Contract(retention=0.9, looks=2).at_each_look, 3)
+    assert np.mean((z >= quantile(both)).any(axis=0)) <= ALLOWED
+    assert np.mean((z[:3] >= Z95).any(axis=0)) > ALLOWED
+
+
+def test_the_difference_holds_its_error_rate_where_few_samples_differ():
+    """Summed exactly over all counts of 40 samples: nothing is lost to what a simulation misses."""
+    n = 40
+    a, b, c = (axis.ravel() for axis in np.meshgrid(*[np.arange(n + 1)] * 3, indexing="ij"))
+    a, b, c = (axis[a + b + c <= n] for axis in (a, b, c))
+    d = n - a - b - c
+    for drop, wins, base in [(0.05, 0.0, 0.9), (0.1, 0.02, 0.6), (0.02, 0.01, 0.95), (0.2, 0.05, 0.8)]:
+        p = np.array([base - drop - wins, wins, drop + wins, 1 - base - wins])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chance = multinomial.pmf(np.stack([a, b, c, d], axis=-1), n, p)
+        assert chance.sum() == pytest.approx(1)
+        assert chance[difference_scores(a, b, c, n00=d, delta=-drop) >= Z95].sum() <= 0.07
