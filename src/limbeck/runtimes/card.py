@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from limbeck.analysis.flow import Flow
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError, near
 
@@ -24,11 +25,15 @@ KINDS = {"i": "iu", "u": "iu", "f": "f", "b": "b"}  # kind of the declared dtype
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input of an artifact: the dtype as numpy writes it, and the shape, None where an axis is free."""
+    """One input of an artifact: the dtype as numpy writes it, and the shape, None where an axis is free.
+
+    axes: The artifact's own name of each axis, where it gives one: free axes of one name are equally long, in all inputs. Or empty.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+    axes: tuple[str | None, ...] = field(default=(), compare=False)
 
 
 class Session(Protocol):
@@ -109,6 +114,8 @@ class Runtime:
     empty: A trivial artifact, whose session is what memory is counted above.
     operators: What each operator costs, where the runtime can tell.
     modules: What each module costs by itself, run as a module: module, args, kwargs, threads, blocks, calls a block → ms by path and block.
+    start: Imports its libraries, as the first load does.
+    flow: What passes through an artifact in one inference of a feed.
     """
 
     name: str
@@ -122,6 +129,8 @@ class Runtime:
     empty: Callable[[Path], Artifact]
     operators: Operators | None = None
     modules: Callable[[nn.Module, tuple, Mapping[str, Any], int, int, int], dict[str, tuple[float, ...]]] | None = None
+    start: Callable[[], object] | None = None
+    flow: Callable[[Artifact, Feed, int], Flow] | None = None
 
 
 def fixed_batch(session: Session) -> int | None:

@@ -6,16 +6,18 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from limbeck.analysis.flow import Flow
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError
 from limbeck.core.require import installed, require
 from limbeck.runtimes.card import Feed, InputSpec, Operators, OperatorTime, Runtime, Session, Sources, artifact_file, bind
+from limbeck.runtimes.onnx_flow import flow_of
 from limbeck.runtimes.profiling import modules_of, operator_times, sources
 from limbeck.runtimes.tracing import quiet, traced, with_model
 
@@ -41,15 +43,25 @@ class OnnxSession:
 
     def __init__(self, session: Any, name: str):
         self._session, self._name = session, name
-        self.inputs = tuple(InputSpec(i.name, _dtype(i.type), tuple(d if isinstance(d, int) else None for d in i.shape)) for i in session.get_inputs())
+        self.inputs = tuple(_spec(i) for i in session.get_inputs())
         self.outputs = tuple(o.name for o in session.get_outputs())
 
     def __call__(self, feed: Feed) -> dict[str, np.ndarray]:
         bound = bind(feed, self.inputs)
         try:
-            return dict(zip(self.outputs, self._session.run(self.outputs, bound), strict=True))
+            return {name: self._array(name, value) for name, value in zip(self.outputs, self._session.run(self.outputs, bound), strict=True)}
         except _failures() as error:
             raise ArtifactError(f"{self._name}: ONNX Runtime failed: {_first_line(error)} Check that the feed is of the kind that it was exported for.") from error
+
+    def _array(self, name: str, value: Any) -> np.ndarray:
+        if not isinstance(value, np.ndarray):
+            raise ArtifactError(f"{self._name}: output '{name}' is a {type(value).__name__}, not a tensor. Export it so that it gives tensors (from scikit-learn: zipmap=False).")
+        return value.astype(str) if value.dtype.kind == "O" else value  # text
+
+
+def _spec(value: Any) -> InputSpec:
+    shape = tuple(d if isinstance(d, int) else None for d in value.shape)
+    return InputSpec(value.name, _dtype(value.type), shape, tuple(d if isinstance(d, str) else None for d in value.shape))
 
 
 def _dtype(kind: str) -> str:
@@ -102,8 +114,7 @@ def describe(artifact: Artifact) -> dict[str, Any]:
     onnx = require("onnx")
     operators = Counter(_operators(_optimized(artifact)))
     integer = sum(n for op, n in operators.items() if op in INT8 or op.startswith("QLinear"))
-    weights = onnx.load(artifact_file(artifact, ".onnx"), load_external_data=False).graph.initializer
-    size = sum(_tensor_bytes(t) for t in weights)
+    size = sum(tensor_bytes(t) for t in _tensors(onnx.load(artifact_file(artifact, ".onnx"), load_external_data=False).graph))
     return {"int8": integer, "float": sum(n for op, n in operators.items() if op in FLOAT), "operators": dict(sorted(operators.items())), "initializer_bytes": size}
 
 
@@ -134,6 +145,38 @@ def modules(artifact: Artifact, known: Sources, operators: Sequence[OperatorTime
     return modules_of(operators, _optimized(artifact), known, multiplies=INT8 | FLOAT | {"QLinearConv", "QLinearMatMul"})
 
 
+def flow(artifact: Artifact, feed: Feed, threads: int = 1) -> Flow:
+    """What passes through the optimized graph in one inference, and what the runtime's arena holds then. Raises: ArtifactError as `load`."""
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        inner = _session(artifact, threads, optimized=optimized, profile=Path(folder) / "profile")
+        session = OnnxSession(inner, artifact.path.name)
+        for _ in range(WARM_UP):
+            session(feed)
+        events = json.loads(Path(inner.end_profiling()).read_text(encoding="utf-8"))
+        graph = require("onnx").load(optimized).graph
+    fed = {name: (value.shape, value.nbytes) for name, value in bind(feed, session.inputs).items()}
+    weights = {t.name: tensor_bytes(t) for t in _initializers(graph)}
+    return flow_of(graph, events, fed, weights=weights, integer=lambda op: op in INT8 or op.startswith("QLinear"), multiplies=FLOAT)
+
+
+def _initializers(graph: GraphProto) -> list[Any]:
+    """Those of a graph and of the graphs inside it: a constant has no name to be read by."""
+    inner = [g for node in graph.node for attribute in node.attribute for g in (attribute.g, *attribute.graphs)]
+    return [*graph.initializer, *(t for g in inner for t in _initializers(g))]
+
+
+def _tensors(graph: GraphProto) -> Iterator[Any]:
+    """Every tensor that a graph holds: initializers and constants, those of its inner graphs too."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
 def _operators(graph: GraphProto) -> list[str]:
     found = []
     for node in graph.node:
@@ -144,7 +187,8 @@ def _operators(graph: GraphProto) -> list[str]:
     return found
 
 
-def _tensor_bytes(tensor: Any) -> int:
+def tensor_bytes(tensor: Any) -> int:
+    """What the numbers of an ONNX tensor take in a file."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
     bits = 4 if tensor.data_type in (21, 22) else 8 * tensor_dtype_to_np_dtype(tensor.data_type).itemsize  # 21, 22: UINT4, INT4, two in a byte
@@ -163,7 +207,7 @@ def export(example: Example, folder: Path) -> Artifact:
 def export_with_sources(example: Example, folder: Path) -> tuple[Artifact, Sources]:
     """The same bytes as `export` writes, and from which module each node came, which the file doesn't say."""
     model = _translated(example)
-    known = sources(model.graph, {t.name: _tensor_bytes(t) for t in model.graph.initializer}, multiplies=FLOAT)
+    known = sources(model.graph, {t.name: tensor_bytes(t) for t in model.graph.initializer}, multiplies=FLOAT)
     return _written(_stripped(model, example), folder), known
 
 
@@ -296,4 +340,6 @@ ONNXRUNTIME = Runtime(
     describe=describe,
     empty=empty,
     operators=Operators(export=export_with_sources, time=time_operators, modules=modules),
+    start=lambda: require("onnxruntime"),
+    flow=flow,
 )

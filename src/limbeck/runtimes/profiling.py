@@ -28,7 +28,7 @@ def operator_times(events: Iterable[Mapping[str, Any]], *, skip: int, blocks: in
     """
     found: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0] * blocks)
     moved: dict[tuple[str, str, str], Mapping[str, Any]] = {}
-    for number, nodes in enumerate(_runs(events)):
+    for number, nodes in enumerate(inferences(events)):
         block = (number - skip) // runs
         if number < skip or block >= blocks:
             continue
@@ -44,7 +44,7 @@ def _size(arguments: Mapping[str, Any], key: str) -> int | None:
     return int(arguments[key]) if key in arguments else None
 
 
-def _runs(events: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+def inferences(events: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     """The operators of each inference. An inference's own event is written when it ends, after those of its operators."""
     runs: list[list[Mapping[str, Any]]] = []
     nodes: list[Mapping[str, Any]] = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from limbeck.analysis.flow import Flow
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError
 from limbeck.core.require import installed, require
@@ -191,6 +192,23 @@ class _ModuleClock:
         self._since = time.perf_counter_ns()
 
 
+def flow(artifact: Artifact, feed: Feed, threads: int = 1) -> Flow:
+    """What passes through the program in one inference. torch plans no memory ahead, so there is no arena. Raises: ArtifactError as `load`."""
+    from limbeck.runtimes.torch_flow import flow_of
+
+    session = load(artifact, threads)
+    session(feed)  # what doesn't fit is refused here
+    program, _ = _program(artifact)
+    return flow_of(program.module(check_guards=False), bind(feed, session.inputs), multiplies=FLOAT)
+
+
+def start() -> None:
+    """What `load` imports."""
+    require("torch")
+    import torch.ao.quantization.fx._decomposed
+    import torch.export  # noqa: F401
+
+
 def available() -> str | None:
     return installed("torch")
 
@@ -206,4 +224,6 @@ TORCH = Runtime(
     describe=describe,
     empty=empty,
     modules=time_modules,
+    start=start,
+    flow=flow,
 )
