@@ -68,6 +68,7 @@ def _parts(task: Task, splits: Sequence[str]) -> None:
         value = getattr(task, field)
         if value is not None and not callable(value):
             raise TaskError(f"task '{task.name}'.{field} must be a function, got {type(value).__name__}. Leave it out for the default.")
+    _beside_splits(task)
     missing = [name for name in splits if name not in task.splits]
     if missing:
         raise TaskError(
@@ -79,6 +80,18 @@ def _parts(task: Task, splits: Sequence[str]) -> None:
             raise TaskError(f"task '{task.name}' split '{name}' must have a length and be indexed by number, got {type(data).__name__}. Put a stream's samples into a list.")
         if len(data) == 0:
             raise TaskError(f"task '{task.name}' split '{name}' is empty. Give it samples.")
+
+
+def _beside_splits(task: Task) -> None:
+    """What studies at the verdict will read, hours later."""
+    odd = task.shifts if not isinstance(task.shifts, Mapping) else [name for name, kind in task.shifts.items() if not callable(kind)]
+    if odd is not None and odd != []:
+        raise TaskError(f"task '{task.name}'.shifts must be a dict of functions (sample, strength, rng) → sample by name, got {odd!r}. Take limbeck.image_shifts() or its like.")
+    if not isinstance(task.outside, Mapping):
+        raise TaskError(f"task '{task.name}'.outside must be a dict of data sets by name, got {type(task.outside).__name__}. Name each, as in {{'other digits': …}}.")
+    for name, data in task.outside.items():
+        if not isinstance(data, MapStyle):
+            raise TaskError(f"task '{task.name}'.outside['{name}'] must have a length and be indexed by number, got {type(data).__name__}. Put a stream's samples into a list.")
 
 
 def _ids(task: Task, splits: Sequence[str]) -> None:

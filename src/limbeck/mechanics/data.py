@@ -203,4 +203,4 @@ def input_names(model: nn.Module, tensors: Mapping[Leaf, Tensor]) -> list[str]:
 
 def feed(task: Task, batch: Any) -> dict[str, np.ndarray]:
     """The same inputs as arrays for a runtime: keywords by name, positional ones by number ("0", "1"), bound by order."""
-    return {"_".join(leaf): np.ascontiguousarray(t.detach().cpu().numpy()) for leaf, t in flatten(*arguments(task, batch)).items()}
+    return {"_".join(leaf): np.asarray(t.detach().cpu().numpy(), order="C") for leaf, t in flatten(*arguments(task, batch)).items()}
