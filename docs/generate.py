@@ -10,7 +10,9 @@ from pathlib import Path
 
 import generate_api
 import generate_benchmarks
+import generate_latency
 import generate_sst2
+import generate_verdicts
 from typer.testing import CliRunner
 
 from limbeck.cli.main import app
@@ -105,6 +107,14 @@ def pages() -> dict[Path, str]:
     found[ledgers] = ledgers.read_text()
     for mark, name, rendered in generate_benchmarks.PAGES:
         found[ledgers] = _filled(found[ledgers], mark, rendered(generate_benchmarks.record(name)))
+    timing = DOCS / "latency.md"
+    found[timing] = timing.read_text()
+    for mark, name, rendered in generate_latency.PAGES:
+        found[timing] = _filled(found[timing], mark, rendered(generate_latency.record(name)))
+    proving = DOCS / "evidence.md"
+    found[proving] = proving.read_text()
+    for mark, rendered in generate_verdicts.PAGES:
+        found[proving] = _filled(found[proving], mark, rendered(generate_verdicts.record()))
     strategies = DOCS / "strategies.md"
     found[strategies] = _filled(_filled(strategies.read_text(), "curriculum", table(Curriculum)), "entry", table(Entry))
     recipes = DOCS / "recipes.md"

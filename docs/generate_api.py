@@ -40,7 +40,8 @@ def page() -> str:
 def _groups() -> Iterator[tuple[str, str, Sequence[tuple[str, Any]]]]:
     own = {name: getattr(limbeck, name) for name in limbeck.__all__}
     verbs = {"analyze", "compare", "compress", "evaluate", "run", "status", "package", "report", "Run", "Package"}
-    described = {"Task", "Metric", "Views", "Contract", "Target", "Plan", "Stage", "Gate", "Recovery", "Training"}
+    described = {"Task", "Metric", "Views", "Contract", "Target", "Plan", "Stage", "Gate", "Recovery", "Training", "Proof"}
+    described |= {"by_column", "by_label", "image_shifts", "series_shifts", "text_shifts", "token_shifts"}
     metrics = {n for n, v in own.items() if getattr(v, "__module__", "") == "limbeck.intake.metrics"}
     rest = own.keys() - verbs - described - metrics
     yield "Verbs", "What a person asks for, and what comes back.", _named(own, own.keys() & verbs)

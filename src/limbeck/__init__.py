@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from limbeck.core.fields import Hint, Range
     from limbeck.core.metric import Metric
     from limbeck.core.plan import Gate, Plan, Recovery, Stage, Training
+    from limbeck.core.proof import Proof
     from limbeck.core.task import Task
     from limbeck.core.technique import Context, Outcome, technique
     from limbeck.intake.metrics import accuracy, cosine, macro_f1, mae, mse, perplexity, r2, roc_auc, top_k
+    from limbeck.intake.slices import by_column, by_label
     from limbeck.mechanics.families import family
     from limbeck.mechanics.onnx import onnx_model
+    from limbeck.mechanics.shifts import image_shifts, series_shifts, text_shifts, token_shifts
     from limbeck.mechanics.signals import CachedTeacher, LiveTeacher
     from limbeck.mechanics.views import Views
     from limbeck.package.package import Package
@@ -37,11 +40,14 @@ _HOME = {
     "limbeck.core.fields": ("Hint", "Range"),
     "limbeck.core.metric": ("Metric",),
     "limbeck.core.plan": ("Gate", "Plan", "Recovery", "Stage", "Training"),
+    "limbeck.core.proof": ("Proof",),
     "limbeck.core.task": ("Task",),
     "limbeck.core.technique": ("Context", "Outcome", "technique"),
     "limbeck.intake.metrics": ("accuracy", "cosine", "macro_f1", "mae", "mse", "perplexity", "r2", "roc_auc", "top_k"),
+    "limbeck.intake.slices": ("by_column", "by_label"),
     "limbeck.mechanics.families": ("family",),
     "limbeck.mechanics.onnx": ("onnx_model",),
+    "limbeck.mechanics.shifts": ("image_shifts", "series_shifts", "text_shifts", "token_shifts"),
     "limbeck.mechanics.signals": ("CachedTeacher", "LiveTeacher"),
     "limbeck.mechanics.views": ("Views",),
     "limbeck.package.package": ("Package",),
@@ -68,6 +74,7 @@ __all__ = [
     "Outcome",
     "Package",
     "Plan",
+    "Proof",
     "Range",
     "Recovery",
     "Refusal",
@@ -82,11 +89,14 @@ __all__ = [
     "Verdict",
     "Views",
     "accuracy",
+    "by_column",
+    "by_label",
     "compare",
     "compress",
     "cosine",
     "evaluate",
     "family",
+    "image_shifts",
     "macro_f1",
     "mae",
     "mse",
@@ -95,8 +105,11 @@ __all__ = [
     "r2",
     "roc_auc",
     "run",
+    "series_shifts",
     "status",
     "technique",
+    "text_shifts",
+    "token_shifts",
     "top_k",
 ]
 

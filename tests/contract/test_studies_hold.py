@@ -40,11 +40,11 @@ def side(task, module: nn.Module, folder: Path) -> Side:
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
-    task, folder = small_task(), tmp_path_factory.mktemp("studies")
+    task, folder = small_task(samples=160), tmp_path_factory.mktemp("studies")
     module = rebuild(teacher_candidate(task).torch_form, task)
     one = side(task, module, folder / "a")
     inputs = feed(task, batch_of(task, "test", [0]))
-    return Setting(candidate=one, baseline=one, task=task, split="test", target=Target(), feed=inputs, samples=48, seconds=0.1)
+    return Setting(candidate=one, baseline=one, task=task, split="test", target=Target(), feed=inputs, samples=160, seconds=0.1)
 
 
 def test_names_are_unique_and_limits_are_the_contract_s():
@@ -55,6 +55,12 @@ def test_names_are_unique_and_limits_are_the_contract_s():
     assert set(limits) <= {f.name for f in fields_of(Contract)}
 
 
+def _printed(study: Study, found: dict, *, brief: bool = False) -> str:
+    out = io.StringIO()
+    terminal.show(Console(file=out, width=100), plain({study.name: found}), brief=brief)
+    return out.getvalue()
+
+
 @pytest.mark.parametrize("study", CASES)
 def test_a_study_is_made_and_shown(study: Study, setting: Setting):
     found = taken(setting, [study])[study.name]
@@ -62,9 +68,8 @@ def test_a_study_is_made_and_shown(study: Study, setting: Setting):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     title, tell = TELL[study.name]
     assert title and rendered(el("section", None, tell(found)))
-    out = Console(file=io.StringIO(), width=100)
-    terminal.show(out, plain({study.name: found}))
-    assert out.file.getvalue().strip()  # pyright: ignore[reportAttributeAccessIssue]
+    assert "\n" not in _printed(study, found, brief=True).strip()
+    assert len(_printed(study, found)) >= len(_printed(study, found, brief=True)) > 10
 
 
 @pytest.mark.parametrize("study", CASES)

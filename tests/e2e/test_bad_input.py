@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import sys
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -365,8 +364,10 @@ def test_an_order_that_the_facts_forbid(tmp_path, monkeypatch):
 
 def test_a_runtime_that_is_not_installed(tmp_path, monkeypatch):
     """Told before anything is written, with the line that installs it; and where only the library itself is gone, when it is asked for."""
-    before = files_of(written(tmp_path, Case("runtime", (), files=(("x.onnx", b"any"),))))
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    gone = ("gone/onnxruntime/__init__.py", b"raise ModuleNotFoundError(name='onnxruntime')")  # in the process that would load it
+    before = files_of(written(tmp_path, Case("runtime", (), files=(("x.onnx", b"any"), gone))))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "gone"))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     code, _, error = said(tmp_path, "evaluate", "x.onnx", monkeypatch=monkeypatch)
     assert code == 2 and error.endswith("MissingLibrary: 'onnxruntime' must be installed for this, and isn't. Install it: pip install onnxruntime")
     monkeypatch.setattr(runtimes, "ALL", (replace(ONNXRUNTIME, available=lambda: None),))

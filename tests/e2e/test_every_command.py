@@ -142,7 +142,7 @@ def test_json_is_one_value_with_a_schema_and_the_exit_code_that_it_says(outcomes
 def test_a_followed_run_is_json_lines_and_the_summary_is_the_last(folder, outcomes):
     done = CliRunner().invoke(app, ["status", "runs/run", "--follow", "--json"], input="")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert lines[-1]["event"] == "summary" and lines[-1]["schema"] == 1 and all("event" in line for line in lines)
+    assert lines[-1]["event"] == "summary" and lines[-1]["schema"] == 2 and all("event" in line for line in lines)
 
 
 @pytest.mark.parametrize("path", [p for p, words in BAD.items() if words is not None], ids=shown)
@@ -173,4 +173,4 @@ def test_nobody_is_asked_without_a_terminal(folder):
 def test_the_demo_prints_json(tmp_path):
     done = CliRunner().invoke(app, ["demo", "--quick", "--folder", str(tmp_path / "demo"), "--json"], input="")
     data = json.loads(done.stdout)
-    assert data["schema"] == 1 and done.exit_code == data["exit_code"]
+    assert data["schema"] == 2 and done.exit_code == data["exit_code"]

@@ -198,7 +198,7 @@ def test_the_whole_way_with_its_control(tmp_path):
     )
     result = compressed(task, tmp_path, *stages, control=True, retention=0.5, size_ratio=1.5)
     summary = result.summary
-    assert result.verdict == "PASS" and summary["exit_code"] == 0 and summary["schema"] == 1, summary
+    assert result.verdict == "PASS" and summary["exit_code"] == 0 and summary["schema"] == 2, summary
     fields = {"metric", "size_bytes", "download_bytes", "latency_ms", "peak_memory_bytes", "parameters", "macs", "artifact", "runtime", "threads"}
     for model in ("baseline", "final", "control"):
         assert fields <= summary[model].keys() and all(summary[model][k] is not None for k in fields), model

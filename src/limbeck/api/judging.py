@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limbeck.core.contract import Contract, Target
 from limbeck.core.fields import parse, to_dict
@@ -12,9 +12,12 @@ from limbeck.core.foreign import users_code
 from limbeck.core.proof import Proof
 from limbeck.core.task import Task
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 def evaluate(
-    subject: str | Path | Task,
+    subject: str | Path | Task | nn.Module,
     *,
     task: Task | str | None = None,
     split: str = "test",
@@ -22,37 +25,50 @@ def evaluate(
     contract: Contract | None = None,
     target: Target | None = None,
     proof: Proof | None = None,
+    inputs: Any = None,
     root: str | Path = "runs",
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Judge one artifact, or one model of a task exported to the target: metric with interval, latency, bytes, memory.
+    """Judge one model: metric with interval, latency, bytes, memory, studies.
 
-    Without a task only resources are measured, on random inputs; quality is then unverified. A look at "test" is counted in `root`.
+    Without a task only resources are measured, and quality is unverified. A look at "test" is counted in `root`.
+
+    Args:
+        subject: An artifact's path, a task or its name (file.py:name), an `nn.Module`, a run's folder (or folder@stage), a package.
+        task: On whose data it is judged, and how a module is exported; the subject's own if it is a task.
+        model: Which model of a task that is judged; its teacher by default.
+        inputs: What is timed instead of samples of the split (or, without a task, of random inputs): a tensor or array, a tuple of
+            them, a dict by name, or the path of a .npz file. A module without a task is exported for just these shapes.
+        target: Where models of torch are exported to; its threads and batch are used for all.
+    Raises: TaskError, ConfigError, ArtifactError, RunError for what the caller can mend, an artifact that crashes its runtime
+        included; Interrupted when `stop` says so.
     """
     from limbeck.pipeline import judging
 
-    return judging.judged([subject], task=task, split=split, model=model, contract=contract, target=target, proof=proof, root=Path(root), stop=stop)
+    return judging.judged([subject], task=task, split=split, model=model, contract=contract, target=target, proof=proof, inputs=inputs, root=Path(root), stop=stop)
 
 
 def compare(
-    baseline: str | Path | Task,
-    candidate: str | Path | Task,
+    baseline: str | Path | Task | nn.Module,
+    candidate: str | Path | Task | nn.Module,
     *,
     task: Task | str | None = None,
     split: str = "test",
     contract: Contract | None = None,
     target: Target | None = None,
     proof: Proof | None = None,
+    inputs: Any = None,
     root: str | Path = "runs",
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Judge a candidate against a baseline on the same samples: non-inferiority, speedup in turn, bytes, memory, agreement.
 
-    The contract defaults to retention ≥ 0.97 (a drop of 0 where the metric admits no ratio needs a contract of yours).
+    Either may be anything that `evaluate` takes. The contract defaults to retention ≥ 0.97; a metric that admits no ratio needs a
+    contract of yours. Arguments and errors: as `evaluate`; ArtifactError also if the two take different inputs.
     """
     from limbeck.pipeline import judging
 
-    return judging.judged([baseline, candidate], task=task, split=split, model=None, contract=contract, target=target, proof=proof, root=Path(root), stop=stop)
+    return judging.judged([baseline, candidate], task=task, split=split, model=None, contract=contract, target=target, proof=proof, inputs=inputs, root=Path(root), stop=stop)
 
 
 def analyze(

@@ -25,12 +25,13 @@ def status(folder: str | Path) -> dict[str, Any]:
     Raises: ConfigError if it is no run folder; RunError if its journal or summary was changed, or a later limbeck wrote it.
     """
     from limbeck.pipeline.reading import opened
+    from limbeck.pipeline.records import SUMMARY_SCHEMA
 
     run = opened(Path(folder))
     if run.summary is not None:
         return run.summary
     events = [{"time": x["time"], "event": x["event"], **x["data"]} for x in run.lines]
-    return {"schema": 1, "run": run.folder.name, "verdict": None, "exit_code": None, "state": run.state, "events": events}
+    return {"schema": SUMMARY_SCHEMA, "run": run.folder.name, "verdict": None, "exit_code": None, "state": run.state, "events": events}
 
 
 def follow(folder: str | Path, *, stop: Callable[[], bool] = lambda: False, poll_seconds: float = 0.5) -> Iterator[dict[str, Any]]:

@@ -67,7 +67,9 @@ def _calibration(data: Mapping[str, Any]) -> str:
     found = data["calibration"]
     if not found:
         return ""
-    return "calibration error " + ", ".join(_ece(name, found[key]) for name, key in (("", "candidate"), ("baseline ", "baseline")) if found[key])
+    both = ", ".join(_ece(name, found[key]) for name, key in (("", "candidate"), ("baseline ", "baseline")) if found[key])
+    more = found.get("increase")
+    return f"calibration error {both}" + (f"; {more['value']:+.4f} against it, at most {more['high']:+.4f}" if more else "")
 
 
 def _ece(name: str, one: Mapping[str, Any]) -> str:

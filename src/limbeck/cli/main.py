@@ -43,6 +43,9 @@ Studies = Annotated[str, typer.Option("--studies", envvar="LIMBECK_PROOF_STUDIES
 Limit = Annotated[list[str] | None, typer.Option("--limit", help="A limit of the contract, as in retention=0.97 or slice_retention.night=0.95; may be given again.")]
 
 
+Inputs = Annotated[Path | None, typer.Option("--inputs", help="What is timed instead: a .npz file with an array for each input, by name.")]
+
+
 @app.callback()
 def limbeck() -> None:
     """Make a trained neural network small and fast, and prove that nobody will notice."""
@@ -101,7 +104,7 @@ def status(
 
 @app.command()
 def evaluate(
-    subject: Annotated[str, typer.Argument(help="An artifact, or file.py:name of a task.")],
+    subject: Annotated[str, typer.Argument(help="An artifact, file.py:name of a task, a run folder (or folder@stage), or a package.")],
     task: TaskOption = None,
     model: Annotated[str | None, typer.Option(help="Which model of the task; its teacher by default.")] = None,
     limit: Limit = None,
@@ -110,6 +113,7 @@ def evaluate(
     threads: Threads = 1,
     batch: Batch = 1,
     studies: Studies = "all",
+    inputs: Inputs = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -126,6 +130,7 @@ def evaluate(
             contract=_contract(limit),
             target=Target(runtime=runtime, threads=threads, batch=batch),
             proof=Proof(studies=studies),
+            inputs=inputs,
             stop=stop,
         )
 
@@ -134,8 +139,8 @@ def evaluate(
 
 @app.command()
 def compare(
-    baseline: Annotated[str, typer.Argument(help="What is judged against: an artifact, or file.py:name of a task.")],
-    candidate: Annotated[str, typer.Argument(help="What is judged.")],
+    baseline: Annotated[str, typer.Argument(help="What is judged against: an artifact, file.py:name of a task, a run folder (or folder@stage), or a package.")],
+    candidate: Annotated[str, typer.Argument(help="What is judged: any of these.")],
     task: TaskOption = None,
     limit: Limit = None,
     split: Split = "test",
@@ -143,6 +148,7 @@ def compare(
     threads: Threads = 1,
     batch: Batch = 1,
     studies: Studies = "all",
+    inputs: Inputs = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -159,6 +165,7 @@ def compare(
             contract=_contract(limit),
             target=Target(runtime=runtime, threads=threads, batch=batch),
             proof=Proof(studies=studies),
+            inputs=inputs,
             stop=stop,
         )
 
@@ -260,10 +267,10 @@ def _working(work: Callable[[Any, Callable[[], bool]], Any], *, json_: bool, deb
     if json_:
         typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
     else:
-        from limbeck.cli import anatomy, lookback, machine
+        from limbeck.cli import anatomy, judged, lookback, machine
         from limbeck.cli import render as renderers
 
-        rooms = (renderers, advising, lookback, anatomy, machine, beginning, packaging, repeating, reporting, terming)
+        rooms = (renderers, judged, advising, lookback, anatomy, machine, beginning, packaging, repeating, reporting, terming)
         {name: show for room in rooms for name, show in room.RENDERERS.items()}[render](data)
     return data
 

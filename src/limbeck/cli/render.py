@@ -77,6 +77,7 @@ COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("MACs", lambda r: number(r["macs"])),
 )
 NARROW, WIDE = 5, 100
+PERCENTILES = ("p50", "p90", "p99")
 PIPED = 120
 
 
@@ -124,10 +125,11 @@ def run(data: Mapping[str, Any]) -> None:
         out.print(f"  final is {data['chosen']['stage']}: {data['chosen']['why']}", soft_wrap=True)
     out.print(verdicts_table(data["contract"]))
     behaviour.show(out, data.get("behaviour"))
-    studies.show(out, data.get("studies"))
+    studies.show(out, data.get("studies"), brief=True)
+    _latencies(out, data)
     ratios = data["ratios"]
     speed = f", {ratios['latency_p50']:.1f}× faster (p50)" if ratios["latency_p50"] else ""
-    where = f"{data['baseline']['runtime']}, {data['baseline']['threads']} thread(s); look {data['test_looks']} at this test split"
+    where = f"{data['baseline']['runtime']}, {data['baseline']['threads']} thread(s); {_look(data)}"
     out.print(f"{status_text(data['verdict'])} {ratios['size']:.1f}× smaller{speed}; {where}", soft_wrap=True)
     out.print(f"artifact: {data['final']['artifact']}, in the folder of run {data['run']}", soft_wrap=True)
     for one in data.get("imported", ()):
@@ -138,44 +140,29 @@ def run(data: Mapping[str, Any]) -> None:
         out.print(f"closest: stage {data['closest']['stage']}, worst violation {data['closest']['violation']:.1%}")
 
 
+def _latencies(out: Console, data: Mapping[str, Any]) -> None:
+    """Between which bounds the final model's percentiles lie, and what else is in the timings."""
+    bounds, values = data["final"].get("latency_interval_ms") or {}, data["final"]["latency_ms"] or {}
+    known = [(name, bounds[name]) for name in PERCENTILES if bounds.get(name) and values.get(name)]
+    shown = [f"{name} {values[name]:.3f} ({' to '.join(f'{b:.3f}' if b is not None else '?' for b in both)})" for name, both in known]
+    if shown:
+        out.print(f"  latency in ms, each bound at 99 %: {', '.join(shown)}", soft_wrap=True)
+    notes = {m: data[m]["latency_note"] for m in ("baseline", "final", "control") if (data[m] or {}).get("latency_note")}
+    for note in dict.fromkeys(notes.values()):
+        out.print(f"  [yellow]{', '.join(m for m, same in notes.items() if same == note)}: {note}[/yellow]", soft_wrap=True)
+
+
+def _look(data: Mapping[str, Any]) -> str:
+    """Which look at test this was, and what that means for its verdicts."""
+    return (data.get("look") or {}).get("note") or f"look {data['test_looks']} at this test split"
+
+
 def _trained(out: Console, model: Mapping[str, Any]) -> None:
     """How each training of a stage, or of the control, ended."""
     claims = model.get("claims") or {}
     for name in ("history", "recovery"):
         if claims.get(name):
             out.print(f"    [dim]{'training' if name == 'history' else name}: {training.ended(claims[name])}[/dim]", soft_wrap=True)
-
-
-def judged(data: Mapping[str, Any]) -> None:
-    """What `evaluate` and `compare` found."""
-    out, data = console(), plain(data)
-    where = f"{data['target']['runtime']}, {data['target']['threads']} thread(s), batch {data['target']['batch']}"
-    names = ["baseline", "candidate"] if len(data["subjects"]) == 2 else ["subject"]
-    out.print(models_table(f"On {data['split'] or 'random inputs'}; {where}", list(zip(names, data["subjects"], strict=True)), width=out.width))
-    for name, subject in zip(names, data["subjects"], strict=True):
-        out.print(f"[bold]{name}[/bold] {subject['name']}", soft_wrap=True)
-        if subject["metric_interval"]:
-            low, high = subject["metric_interval"]
-            out.print(f"  {subject['metric']['name']} {subject['metric']['value']:.4f}, each bound one-sided at 95 %: [{low:.4f}, {high:.4f}]")
-        if subject["kernels"]:
-            out.print(f"  {subject['kernels']['int8']} kernels in int8, {subject['kernels']['float']} in float")
-        if subject["ratios"]:
-            ratios, speed = subject["ratios"], subject["ratios"]["speedup_p50"]
-            out.print(f"  {ratios['size']:.2f}× smaller, {speed['value']:.2f}× faster (p50, 99 % interval [{speed['low']:.2f}, {speed['high']:.2f}], timed in turn)")
-        if subject["agreement"]:
-            agreement = subject["agreement"]
-            out.print(
-                f"  on the timed inputs outputs differ by {agreement['max_abs']:.3g} at most"
-                + (f", argmax agrees on {agreement['argmax_agreement']:.1%}" if agreement["argmax_agreement"] is not None else "")
-            )
-        behaviour.show(out, subject["behaviour"])
-        studies.show(out, subject["studies"])
-        if subject["verdicts"]:
-            out.print(verdicts_table(subject["verdicts"]))
-    if data["test_looks"]:
-        out.print(f"  look {data['test_looks']} at this test split")
-    if data["verdict"]:
-        out.print(status_text(data["verdict"]))
 
 
 def techniques(data: Mapping[str, Any]) -> None:
@@ -213,4 +200,4 @@ def listed_studies(data: Mapping[str, Any]) -> None:
     console().print(table)
 
 
-RENDERERS: dict[str, Callable[[Any], None]] = {"run": run, "judged": judged, "techniques": techniques, "runtimes": runtimes, "studies": listed_studies}
+RENDERERS: dict[str, Callable[[Any], None]] = {"run": run, "techniques": techniques, "runtimes": runtimes, "studies": listed_studies}

@@ -15,7 +15,9 @@ FRACTION = Hint("It is a fraction; for 97 % write 0.97.")
 EACH = Hint('It holds a number for each slice that is named, as in { "night" = 0.95 }.')
 PERCENT = Unit((("%", "0.01"),), "97 %")
 BYTES = Unit((("B", "1"), ("kB", "1000"), ("MB", "1000000"), ("GB", "1000000000"), ("KiB", "1024"), ("MiB", "1048576"), ("GiB", "1073741824")), "5 MB")
+SETTINGS = ("confidence", "looks")  # how limits are judged; they limit nothing themselves
 PERCENTILES = {"latency_p50_ms": "median", "latency_p90_ms": "90th percentile", "latency_p99_ms": "99th percentile"}
+MILLIJOULES = Unit((("mJ", "1"), ("J", "1000"), ("uJ", "0.001"), ("µJ", "0.001")), "5 mJ")
 MILLISECONDS = Unit((("ms", "1"), ("s", "1000"), ("us", "0.001"), ("µs", "0.001")), "3 ms")
 
 
@@ -38,6 +40,10 @@ class Contract:
     worst_slice_drop: Annotated[float | None, Range(0, None), "within every slice of the task the metric is worse by at most this (Holm)"] = None
     max_flips: Annotated[float | None, Range(0, 1), FRACTION, PERCENT, "share of all samples that the baseline has right and the candidate wrong, at most"] = None
     max_ece: Annotated[float | None, Range(0, 1), FRACTION, PERCENT, "expected calibration error of the candidate, at most"] = None
+    max_ece_increase: Annotated[float | None, Range(0, 1), FRACTION, PERCENT, "expected calibration error of the candidate less the baseline's on the same samples, at most"] = None
+    corruption_retention: Annotated[
+        float | None, Range(0, TOO_GOOD), FRACTION, PERCENT, "retention under corruption of the samples, the mean over kinds and strengths, is at least this"
+    ] = None
     size_bytes: Annotated[int | None, Range(0, None, closed="neither"), BYTES, "bytes of the artifact, at most"] = None
     size_ratio: Annotated[float | None, Range(0, None, closed="neither"), "baseline bytes / candidate bytes, at least"] = None
     download_bytes: Annotated[int | None, Range(0, None, closed="neither"), BYTES, "bytes of the compressed artifact, at most"] = None
@@ -46,7 +52,11 @@ class Contract:
     latency_p99_ms: Annotated[float | None, Range(0, None, closed="neither"), MILLISECONDS, "99th percentile of milliseconds of one batch, at most"] = None
     speedup_p50: Annotated[float | None, Range(0, None, closed="neither"), "baseline / candidate median latency, at least"] = None
     peak_memory_bytes: Annotated[int | None, Range(0, None, closed="neither"), BYTES, "resident bytes above an empty session, at most"] = None
+    cold_start_ms: Annotated[float | None, Range(0, None, closed="neither"), MILLISECONDS, "median milliseconds from the making of a process to its first answer, at most"] = None
+    samples_per_second: Annotated[float | None, Range(0, None, closed="neither"), "samples a second at the target's batch and threads, at least"] = None
+    energy_mj: Annotated[float | None, Range(0, None, closed="neither"), MILLIJOULES, "millijoules a sample above idle, by a counter of the processor, at most"] = None
     confidence: Annotated[float, Range(0.5, 1, closed="neither"), FRACTION, PERCENT, "one-sided confidence of the limits on quality"] = 0.95
+    looks: Annotated[int | None, Range(1, 3), "planned at the test split, this contract's first among them: all verdicts on quality together then hold at the confidence"] = None
 
     def __post_init__(self) -> None:
         validate(self, where="contract")
@@ -63,7 +73,12 @@ class Contract:
 
     def limits(self) -> dict[str, float]:
         """The limits that are set, by name; one on a slice as `slice_retention.night`."""
-        return {k: v for k, v in flat(to_dict(self)).items() if k != "confidence"}
+        return {k: v for k, v in flat(to_dict(self)).items() if k not in SETTINGS}
+
+    @property
+    def at_each_look(self) -> float:
+        """The confidence of one verdict on test: where looks are planned, that with which all of them hold at `confidence` (Bonferroni)."""
+        return 1 - (1 - self.confidence) / (self.looks or 1)
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,9 +94,9 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 QUALITY = (
     *("retention", "metric", "max_drop", "slice_retention", "worst_slice_retention"),
-    *("slice_drop", "worst_slice_drop", "max_flips", "max_ece"),
+    *("slice_drop", "worst_slice_drop", "max_flips", "max_ece", "max_ece_increase", "corruption_retention"),
 )
-RESOURCES = tuple(f.name for f in fields_of(Contract) if f.name not in (*QUALITY, "confidence"))
+RESOURCES = tuple(f.name for f in fields_of(Contract) if f.name not in (*QUALITY, *SETTINGS))
 
 
 @dataclass(frozen=True, kw_only=True)

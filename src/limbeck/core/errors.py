@@ -2,8 +2,10 @@
 
 LimbeckError
 ├── ConfigError       a value breaks its rule                                      exit 2
+│   └── Undefined     a statistic means nothing on too many draws of these samples exit 2
 ├── TaskError         the task can't be loaded, or contradicts itself              exit 2
 ├── ArtifactError     a runtime can't load or run this artifact                    exit 2
+│   └── NotANumber    an artifact's output is NaN; carries which and where         exit 2
 ├── MissingLibrary    an optional library isn't installed                          exit 2
 ├── RunError          a run folder is damaged, held by another process, or foreign exit 2
 ├── ReplayError       a blueprint doesn't rebuild the model that it describes      exit 5
@@ -33,12 +35,20 @@ class ConfigError(LimbeckError):
         self.path = path
 
 
+class Undefined(ConfigError):
+    """A statistic can't be bounded: it means nothing in too many resamples, as a ratio to a baseline that may as well be 0."""
+
+
 class TaskError(LimbeckError):
     """The task can't be loaded, or its parts contradict each other."""
 
 
 class ArtifactError(LimbeckError):
     """A runtime can't load or run an artifact."""
+
+
+class NotANumber(ArtifactError):
+    """An output of an artifact is NaN. Where two models are judged it is a finding on that one, not the end."""
 
 
 class MissingLibrary(LimbeckError):

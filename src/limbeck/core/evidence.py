@@ -61,15 +61,54 @@ class Retention:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WarmUp:
+    """What went before the first timing: inferences until they took no less and no more than those before, or until the time for it was over."""
+
+    inferences: int
+    seconds: float
+    steady: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Milliseconds of single inferences, in the order in which they were taken, by block (one block a turn)."""
+    """Milliseconds of single inferences, in the order in which they were taken, by block (one block a turn).
+
+    Attributes:
+        disturbed: Whether other work, a pause or another clock is in the figures; `why` says which.
+        waited: Share of the time of its turns in which it was ready to run and another process had the CPU.
+        anytime: Whether their number depends on what they showed: then a percentile is judged by the rule that allows for it.
+        warm_up: None where it wasn't kept.
+    """
 
     blocks: tuple[tuple[float, ...], ...]
     disturbed: bool = False
+    why: str = ""
+    waited: float = 0.0
+    anytime: bool = False
+    warm_up: WarmUp | None = None
 
     @property
     def samples(self) -> list[float]:
         return [s for block in self.blocks for s in block]
+
+    @property
+    def note(self) -> str | None:
+        """What a reader of the figures should know; None if there is nothing."""
+        warm = self.warm_up
+        slow = f"the warm-up ended after {warm.inferences:,} inferences in {warm.seconds:.2g} s, before it was steady" if warm and not warm.steady else ""
+        said = (self.why or "other work on the machine, or a pause of it, is in the figures") if self.disturbed else ""
+        return "; ".join(filter(None, (said, slow))) or None
+
+    def kept(self) -> dict[str, Any]:
+        """The plain form in which a measurement is kept."""
+        return {**vars(self), "blocks": [list(block) for block in self.blocks], "warm_up": vars(self.warm_up) if self.warm_up else None}
+
+    @staticmethod
+    def of(kept: Mapping[str, Any]) -> Latency:
+        """From what was kept, by this limbeck or by one before it."""
+        known = {name: kept[name] for name in ("disturbed", "why", "waited", "anytime") if name in kept}
+        warm_up = WarmUp(**kept["warm_up"]) if kept.get("warm_up") else None
+        return Latency(blocks=tuple(tuple(block) for block in kept["blocks"]), warm_up=warm_up, **known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +124,9 @@ class Evidence:
     metric_value: float | None = None
     parameters: int | None = None
     macs: int | None = None
-    latency_ms: Mapping[str, float | None] | None = None  # p50, p90
+    latency_ms: Mapping[str, float | None] | None = None  # p50, p90, p99
+    latency_interval_ms: Mapping[str, tuple[float | None, float | None] | None] | None = None  # of each, its bounds; each one-sided at 99 %
+    latency_note: str | None = None  # what disturbed it, in words
     peak_memory_bytes: int | None = None
     kernels: Mapping[str, Any] | None = None  # what really runs in int8, and what in float
 
@@ -96,6 +137,8 @@ class Evidence:
             "size_bytes": self.size_bytes,
             "download_bytes": self.download_bytes,
             "latency_ms": dict(self.latency_ms) if self.latency_ms else None,
+            "latency_interval_ms": {k: list(v) if v else None for k, v in self.latency_interval_ms.items()} if self.latency_interval_ms else None,
+            "latency_note": self.latency_note,
             "peak_memory_bytes": self.peak_memory_bytes,
             "parameters": self.parameters,
             "macs": self.macs,

@@ -34,9 +34,14 @@ class Task:
     loss: (outputs, batch) → one loss a sample; None takes cross-entropy or squared error, as the metric's target says.
     views: a recipe of augmentation that can be replayed (`limbeck.Views`); None: samples as they are.
     preprocess: how raw data becomes samples, as data for whoever deploys.
-    slices: name → function of a batch that gives one bool a sample.
+    slices: name → function of a batch that gives one bool a sample; `limbeck.by_label` and `limbeck.by_column` make some.
+    features: batch → columns by name, one number, bool or text a sample: what slices that lose most are sought in. None takes
+        what a batch offers by itself.
     ensemble: how an ensemble's members are joined: the mean of their outputs, the log of their mean probabilities, or the union
         of the outputs that each names (teachers of several tasks).
+    shifts: name → (sample, strength 1 to 5, rng) → sample: what may befall samples in the world (`limbeck.image_shifts` and its like make some);
+        None: what the samples plainly allow.
+    outside: name → data set of samples that belong to no class, as inputs or as (input, anything).
     """
 
     metric: Metric
@@ -52,6 +57,9 @@ class Task:
     views: Any = None
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     slices: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    shifts: Mapping[str, Callable[[Any, int, Any], Any]] | None = None
+    outside: Mapping[str, Any] = field(default_factory=dict)
+    features: Callable[[Any], Mapping[str, Any]] | None = None
     ensemble: Literal["outputs", "probabilities", "union"] = "outputs"
     folder: Path = Path()
 

@@ -58,7 +58,7 @@ def of_artifact(path: Path, *, task: Task | None, target: Target, seconds: float
     if card.operators is None:
         raise ArtifactError(f"{card.name} can't say what each operator of {path} takes. Name the task and its model instead, with --runtime {card.name}.")
     artifact = Artifact(path, card.name)
-    fed = feed(task, batch_of(task, next(iter(task.splits)), range(target.batch))) if task else random_inputs(artifact, card, target)
+    fed = feed(task, batch_of(task, next(iter(task.splits)), range(target.batch))) if task else random_inputs(artifact, target)
     latency, taken, disturbed = operators(artifact, card, fed, target, seconds=seconds, stop=stop)
     data = operators_account(taken, latency)
     notes = [DISTURBED] if disturbed else []

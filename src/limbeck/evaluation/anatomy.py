@@ -20,12 +20,13 @@ from limbeck.core.contract import Target
 from limbeck.core.errors import ArtifactError
 from limbeck.core.evidence import Latency
 from limbeck.core.task import Task
-from limbeck.evaluation import measure
+from limbeck.evaluation import feeds, measure
+from limbeck.evaluation.apart import Apart
 from limbeck.evaluation.child import waiting_ns
 from limbeck.mechanics.data import arguments, batch_of, example, feed
 from limbeck.mechanics.quantizers import quantizers_of
 from limbeck.runtimes import runtime
-from limbeck.runtimes.card import Operators, OperatorTime, Runtime, random_feed
+from limbeck.runtimes.card import Operators, OperatorTime, Runtime
 
 MOST_EVENTS = 40_000  # operators timed in one profile: its file stays below some 40 MB
 FEWEST_RUNS, MOST_RUNS = 2, 100  # inferences in a block
@@ -218,9 +219,10 @@ def _hooked(card: Runtime, model: nn.Module, call: tuple[tuple, Mapping[str, Any
     return _Timed(costs=costs, elsewhere={}, latency_ms=total, disturbed=disturbed, method=method)
 
 
-def random_inputs(artifact: Artifact, card: Runtime, target: Target) -> dict[str, np.ndarray]:
+def random_inputs(artifact: Artifact, target: Target) -> dict[str, np.ndarray]:
     """A feed for an artifact that comes without a task."""
-    return random_feed(card.load(artifact, target.threads).inputs, target.batch, 0)
+    with Apart(artifact, threads=target.threads) as session:
+        return dict(feeds.random({artifact.path.name: session}, target.batch).feed)
 
 
 def block_of(path: str, depth: int) -> str:

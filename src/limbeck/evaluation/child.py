@@ -17,35 +17,41 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError, LimbeckError
+from limbeck.evaluation import instruments
+from limbeck.evaluation.until import Goal, Rounds
+from limbeck.evaluation.watch import Watch
 from limbeck.runtimes import runtime
 from limbeck.runtimes.card import Session
 
-WARM_UP = 3  # inferences of each session before the first turn
-MOST_BLOCKS = 1000  # rounds: more settle nothing that these don't, and fill disks
+LEAST_WARM_UP = 3  # inferences of each session before the first turn, however long they take
+STEADY = 8  # inferences that must take as long as as many before them
+NEAR = 0.02  # medians this near are the same, however little they scatter
 PROC = Path("/proc/self")
 
 
 def main() -> None:
     """Read a request, answer it. A LimbeckError is an answer; all else is a crash, whose last line the parent shows."""
+    entered = time.monotonic_ns()
     answer_to = os.dup(1)
     os.dup2(2, 1)
-    request = json.load(sys.stdin)
-    threading.Thread(target=_end_with_parent, args=(request["alive"],), daemon=True).start()
+    request = json.load(sys.stdin) | {"entered": entered}
+    threading.Thread(target=end_with_parent, args=(request["alive"],), daemon=True).start()
     try:
-        answer = {"peak_memory": peak_memory, "latency": latency, "answers": answers, "operators": operators}[request["measure"]](request)
+        answer = {"peak_memory": peak_memory, "latency": latency, "operators": operators, **DEVICE}[request["measure"]](request)
     except LimbeckError as error:
         answer = {"error": type(error).__name__, "message": str(error)}
     with os.fdopen(answer_to, "w") as stream:
         json.dump(answer, stream)
 
 
-def _end_with_parent(pipe: int) -> None:
+def end_with_parent(pipe: int) -> None:
     """The parent holds the other end of this pipe and never writes: when it dies, however it dies, the read comes back."""
     os.read(pipe, 1)
     os._exit(1)
@@ -61,33 +67,55 @@ def _at(request: dict[str, Any], index: int | None) -> None:
     Path(request["at"]).write_text("" if index is None else str(index))
 
 
-def _load(request: dict[str, Any], index: int) -> Session:
+def _load(request: dict[str, Any], index: int, threads: int | None = None) -> Session:
     _at(request, index)
     artifact = Artifact(Path(request["artifacts"][index]["path"]), request["artifacts"][index]["runtime"])
-    return runtime(artifact.runtime).load(artifact, request["threads"])
-
-
-def answers(request: dict[str, Any]) -> dict[str, Any]:
-    """What the artifact answers to the feed: its names, the arrays in the file that the request names."""
-    found = _load(request, 0)(_feed(request))
-    np.savez(request["answers"], *found.values())
-    return {"names": list(found)}
+    return runtime(artifact.runtime).load(artifact, threads or request["threads"])
 
 
 def latency(request: dict[str, Any]) -> dict[str, Any]:
-    """Load all, warm all up, take turns. Answers the milliseconds of each block, and the share of time spent waiting for a CPU."""
+    """Load all, warm all up, take turns. Answers the milliseconds of each block, the share of time spent waiting for a CPU, and what else happened."""
     feed = _feed(request)
     runs: list[Callable[[], Any]] = []
+    warm: list[dict[str, Any]] = []
     for index in range(len(request["artifacts"])):
         session = _load(request, index)
         runs.append(partial(session, feed))
-        for _ in range(WARM_UP):
-            runs[-1]()
+        warm.append(warm_up(runs[-1], seconds=request["seconds"]))
     _at(request, None)
     gc.collect()
     gc.disable()
-    blocks, waited = take_turns(runs, seconds=request["seconds"], block=request["block"], min_blocks=request["min_blocks"], waiting=waiting_ns(request["threads"]))
-    return {"blocks": blocks, "waited": waited}
+    goal = request["goal"] and Goal(**request["goal"] | {"limits": dict(request["goal"]["limits"])})
+    rounds = Rounds(seconds=request["seconds"], runs=len(runs), min_blocks=request["min_blocks"], goal=goal)
+    watch = Watch()
+    blocks, waited = take_turns(runs, rounds=rounds, block=request["block"], waiting=waiting_ns(request["threads"]), look=watch.look)
+    return {"blocks": blocks, "waited": waited, "warm_up": warm, "reasons": watch.reasons(), "company": watch.company()}
+
+
+def warm_up(run: Callable[[], Any], *, seconds: float, clock: Callable[[], int] = time.perf_counter_ns) -> dict[str, Any]:
+    """Run until it is steady: the median of the last 8 lies in the middle half of the 8 before, or within 2 % of their median.
+
+    At least 3 inferences; after `seconds` no more, steady or not. Returns: what `WarmUp` holds.
+    """
+    taken: list[int] = []
+    start = clock()
+    while True:
+        before = clock()
+        run()
+        after = clock()
+        taken.append(after - before)
+        settled = len(taken) % (STEADY // 2) == 0 and steady(taken)
+        if settled or (len(taken) >= LEAST_WARM_UP and after - start >= seconds * 1e9):
+            return {"inferences": len(taken), "seconds": (after - start) / 1e9, "steady": settled or steady(taken)}
+
+
+def steady(taken: Sequence[float]) -> bool:
+    """Whether the last 8 took as long as the 8 before them; False where there are fewer than 16."""
+    if len(taken) < 2 * STEADY:
+        return False
+    before, last = sorted(taken[-2 * STEADY : -STEADY]), median(taken[-STEADY:])
+    middle = median(before)
+    return before[STEADY // 4] <= last <= before[-1 - STEADY // 4] or abs(last - middle) <= NEAR * middle
 
 
 def operators(request: dict[str, Any]) -> dict[str, Any]:
@@ -106,24 +134,23 @@ def operators(request: dict[str, Any]) -> dict[str, Any]:
 def take_turns(
     runs: Sequence[Callable[[], Any]],
     *,
-    seconds: float,
+    rounds: Rounds,
     block: int,
-    min_blocks: int,
     waiting: Callable[[], int],
+    look: Callable[[], None] = lambda: None,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> tuple[list[list[list[float]]], list[float]]:
-    """A B C A B C: each turn is one inference that isn't counted and `block` that are.
+    """A B C C B A A B C: each turn is one inference that isn't counted and `block` that are; the order is turned round each time.
 
-    Ends when `min_blocks` rounds are done and `seconds` for each of the runs have gone by, or there are MOST_BLOCKS; every run
-    has equally many blocks.
+    Goes on while there are more `rounds`; every run has equally many blocks. Between two rounds it has a `look` at the machine.
 
     Returns: for each run its blocks of milliseconds, and the share of its turns' time that the process waited for a CPU.
     """
     blocks: list[list[list[float]]] = [[] for _ in runs]
     lost, spent = [0] * len(runs), [0] * len(runs)
-    start = clock()
-    while len(blocks[0]) < min_blocks or (len(blocks[0]) < MOST_BLOCKS and clock() - start < seconds * 1e9 * len(runs)):
-        for index, run in enumerate(runs):
+    start, order = clock(), list(enumerate(runs))
+    while rounds.more(blocks, clock() - start):
+        for index, run in order:
             waited, turn = waiting(), clock()
             run()
             marks = [clock()]
@@ -133,6 +160,8 @@ def take_turns(
             lost[index] += max(0, waiting() - waited)
             spent[index] += marks[-1] - turn
             blocks[index].append([(after - before) / 1e6 for before, after in pairwise(marks)])
+        order.reverse()
+        look()
     return blocks, [a / b if b else 0.0 for a, b in zip(lost, spent, strict=True)]
 
 
@@ -173,9 +202,10 @@ def peak_memory(request: dict[str, Any]) -> dict[str, Any]:
     gc.collect()
     before = _resident_bytes()
     session = _load(request, 0)
+    loaded = _peak_bytes()
     for _ in range(request["runs"]):
         session(feed)
-    return {"bytes": max(0, _peak_bytes() - before)}
+    return {"bytes": max(0, _peak_bytes() - before), "loading_bytes": max(0, loaded - before)}
 
 
 def _resident_bytes() -> int:
@@ -199,6 +229,14 @@ def _status(key: str) -> int:
     lines = dict(line.split(":", 1) for line in (PROC / "status").read_text().splitlines() if ":" in line)
     return int(lines[key].split()[0]) * 1024
 
+
+DEVICE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {  # what `evaluation.device` asks
+    "cold_start": lambda r: instruments.cold_start(r, _feed(r), partial(_load, r), waiting_ns(r["threads"])),
+    "throughput": lambda r: instruments.throughput(r, _feed(r), partial(_load, r), waiting_ns(max(r["thread_counts"]))),
+    "energy": lambda r: instruments.energy(r, _feed(r), partial(_load, r)),
+    "memory": lambda r: peak_memory(r) | {"flow": instruments.flow(r, _feed(r))},
+    "flow": lambda r: instruments.flow(r, _feed(r)),
+}
 
 if __name__ == "__main__":
     main()

@@ -13,9 +13,11 @@ from limbeck.core.evidence import Evidence, Latency, Retention, Status, Verdict
 from limbeck.core.metric import Metric
 from limbeck.core.plan import Gate
 from limbeck.evaluation import slices, studies
-from limbeck.evaluation.behaviour import Behaviour, max_ece, max_flips
-from limbeck.evaluation.quality import samples_needed as more_samples
-from limbeck.stats.latency import median_ratio, percentile, percentile_verdict, samples_needed
+from limbeck.evaluation.behaviour import Behaviour, max_ece, max_ece_increase, max_flips
+from limbeck.evaluation.quality import LEAST, exact, needed, samples_needed, too_few
+from limbeck.evaluation.spending import percent
+from limbeck.stats.latency import median_ratio, percentile
+from limbeck.stats.percentiles import bounds, claim
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 LATENCIES = {f"latency_{name}_ms": q for name, q in PERCENTILES.items()}  # limits on them
@@ -42,26 +44,42 @@ def quality(retention: Retention | None, limit: float, *, gate: str) -> Verdict:
     if retention is None:
         return Verdict(gate=gate, status=Status.UNVERIFIED, limit=limit, reason="quality was not measured")
     drop = retention.kind == "drop"
+    name = "drop" if drop else "retention"
     kept = retention.low <= limit if drop else retention.low >= limit
     lost = retention.value > limit if drop else retention.value < limit
     facts = {"gate": gate, "limit": limit, "measured": retention.value, "low": retention.low}
-    sure = f"{retention.confidence:.0%} bound {retention.low:.4f} on {retention.samples} samples of {retention.split}"
+    sure = f"{percent(retention.confidence)} bound {retention.low:.4f} on {retention.samples} samples of {retention.split}"
     if not drop and retention.low > TOO_GOOD:
         return Verdict(status=Status.ANOMALOUS, reason=f"better than the baseline by more than 5 % ({sure}): look for a leak or a broken baseline", **facts)
+    if kept and too_few(retention):
+        few = f"{name} {retention.value:.4f} on {retention.samples} samples of {retention.split}, and a bootstrap of fewer than {LEAST} proves nothing"
+        return Verdict(status=Status.INCONCLUSIVE, reason=few, samples_needed=LEAST, **facts)
     if kept:
         return Verdict(status=Status.PASS, reason=sure, **facts)
     if lost:
-        return Verdict(status=Status.FAIL, reason=f"{'drop' if drop else 'retention'} {retention.value:.4f} is itself beyond {limit:.4f}", **facts)
-    needed = more_samples(retention, limit)
+        return Verdict(status=Status.FAIL, reason=f"{name} {retention.value:.4f} is itself beyond {limit:.4f}", **facts)
+    needed = samples_needed(retention, limit)
     about = f"about {needed:,} samples would settle it" if needed else "it stands at the limit: no number of samples is sure to settle it"
-    return Verdict(
-        status=Status.INCONCLUSIVE, reason=f"{'drop' if drop else 'retention'} {retention.value:.4f} keeps {limit:.4f}, its {sure} doesn't: {about}", samples_needed=needed, **facts
-    )
+    return Verdict(status=Status.INCONCLUSIVE, reason=f"{name} {retention.value:.4f} keeps {limit:.4f}, its {sure} doesn't: {about}", samples_needed=needed, **facts)
 
 
 def percentiles(latency: Latency | None) -> dict[str, float | None] | None:
     """What is shown of a latency; None for a percentile that the samples are too few for."""
     return {name: percentile(latency.samples, q) for name, q in PERCENTILES.items()} if latency else None
+
+
+def intervals(latency: Latency | None) -> dict[str, tuple[float | None, float | None] | None] | None:
+    """The bounds of each percentile that is shown, each one-sided at 99 %: order statistics, no distribution assumed."""
+    if latency is None:
+        return None
+    shown = percentiles(latency) or {}
+    found = {name: bounds(latency.blocks, percentile=PERCENTILES[name], anytime=latency.anytime) for name, value in shown.items() if value is not None}
+    return {name: found[name] if found.get(name, (None, None)) != (None, None) else None for name in shown}
+
+
+def limits_on_percentiles(limits: Mapping[str, float]) -> dict[float, float]:
+    """Of a contract's limits those on percentiles of latency, in milliseconds by the percentile as a fraction."""
+    return {q: limits[name] for name, q in LATENCIES.items() if name in limits}
 
 
 def at_most(measured: float | None, limit: float, *, gate: str, unit: str = "bytes") -> Verdict:
@@ -77,16 +95,19 @@ def at_least_ratio(baseline: float, candidate: float, limit: float, *, gate: str
 
 
 def percentile_at_most(latency: Latency | None, limit: float, *, q: float, gate: str) -> Verdict:
-    """A percentile is decided by the binomial rule at 99 %."""
+    """A percentile is decided at 99 % by counting: by the binomial rule, or where the count decided when to stop by the rule that allows for it."""
     if latency is None:
         return Verdict(gate=gate, status=Status.UNVERIFIED, limit=limit, reason="latency was not measured")
-    samples = latency.samples
-    answer = percentile_verdict(samples, limit, percentile=q)
-    over = sum(s > limit for s in samples)
-    reason = f"{over} of {len(samples)} inferences took longer than {limit:g} ms"
-    status = {"below": Status.PASS, "above": Status.FAIL}.get(answer, Status.INCONCLUSIVE)
-    needed = samples_needed(samples, limit, percentile=q) if status is Status.INCONCLUSIVE else None
-    return Verdict(gate=gate, status=status, limit=limit, measured=float(np.quantile(samples, q)), reason=reason, samples_needed=needed)
+    found = claim(latency.blocks, limit, percentile=q, anytime=latency.anytime)
+    reason = f"{found.over:,} of {found.samples:,} inferences took longer than {limit:g} ms"
+    if found.inflation > 1:
+        reason += f"; they came in phases, {found.inflation:.1f} count as one"
+    status = {"below": Status.PASS, "above": Status.FAIL}.get(found.answer, Status.INCONCLUSIVE)
+    needed = found.needed if status is Status.INCONCLUSIVE else None
+    if status is Status.INCONCLUSIVE:
+        reason += f": about {needed:,} would settle it, so time for longer" if needed else ": it stands at the limit, no number is sure to settle it"
+    low, high = bounds(latency.blocks, percentile=q, anytime=latency.anytime)
+    return Verdict(gate=gate, status=status, limit=limit, measured=float(np.quantile(latency.samples, q)), low=low, high=high, reason=reason, samples_needed=needed)
 
 
 def speedup(slow: Latency | None, fast: Latency | None, limit: float, *, gate: str, slack: float = 1.0) -> Verdict:
@@ -160,6 +181,8 @@ def _one(name: str, limit: float, metric: Metric | None, candidate: Examined, ba
         return max_flips(candidate.behaviour, limit)
     if name == "max_ece":
         return max_ece(candidate.behaviour, limit)
+    if name == "max_ece_increase":
+        return max_ece_increase(candidate.behaviour, limit)
     if study := studies.answering(name):
         return studies.verdict(study, name, limit, candidate.studies.get(study.name))
     if baseline is None:
@@ -170,8 +193,10 @@ def _one(name: str, limit: float, metric: Metric | None, candidate: Examined, ba
 
 
 def _relative_quality(name: str, limit: float, candidate: Examined) -> Verdict:
-    if name == "retention" and candidate.retention is not None and candidate.retention.kind == "drop":
-        return Verdict(gate=name, status=Status.UNVERIFIED, limit=limit, reason="for this metric (or a baseline of 0) a ratio means nothing; limit max_drop instead")
+    found = candidate.retention
+    if name == "retention" and found is not None and found.kind == "drop":
+        instead = f"the drop is {found.value:.4g}, at most {found.low:.4g} at {percent(found.confidence)}"
+        return Verdict(gate=name, status=Status.UNVERIFIED, limit=limit, reason=f"for this metric (or a baseline of 0) a ratio means nothing; {instead}: limit max_drop instead")
     return quality(candidate.retention if name == "retention" else candidate.drop, limit, gate=name)
 
 
@@ -182,15 +207,15 @@ def _metric(limit: float, metric: Metric | None, candidate: Examined) -> Verdict
     bad, good = interval if metric.direction == "higher" else (-interval[1], -interval[0])
     signed = limit if metric.direction == "higher" else -limit
     status = Status.PASS if bad >= signed else Status.FAIL if good < signed else Status.INCONCLUSIVE
-    return Verdict(
-        gate="metric",
-        status=status,
-        limit=limit,
-        measured=value,
-        low=interval[0],
-        high=interval[1],
-        reason=f"{metric.name} {value:.4f}, interval [{interval[0]:.4f}, {interval[1]:.4f}]",
-    )
+    reason = f"{metric.name} {value:.4f}, interval [{interval[0]:.4f}, {interval[1]:.4f}]"
+    count, more = candidate.behaviour.units_count if candidate.behaviour else None, None
+    if status is Status.PASS and count is not None and count < LEAST and not exact(metric):
+        status, more = Status.INCONCLUSIVE, LEAST
+        reason += f" on {count} samples, and a bootstrap of fewer than {LEAST} proves nothing"
+    elif status is Status.INCONCLUSIVE and count is not None:
+        more = needed(count, estimate=value, bound=interval[0] if value >= limit else interval[1], limit=limit)  # the bound on the limit's side
+        reason += f": about {more:,} samples would settle it" if more else ": it stands at the limit, no number of samples is sure to settle it"
+    return Verdict(gate="metric", status=status, limit=limit, measured=value, low=interval[0], high=interval[1], reason=reason, samples_needed=more)
 
 
 def violation(verdicts: Sequence[Verdict]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,13 +17,15 @@ from typing import Any
 import numpy as np
 
 from limbeck.core.candidate import Artifact
-from limbeck.core.errors import ArtifactError, ConfigError, Interrupted, MissingLibrary
-from limbeck.core.evidence import Latency
+from limbeck.core.errors import ArtifactError, ConfigError, Interrupted
+from limbeck.core.evidence import Latency, WarmUp
+from limbeck.evaluation.apart import ending, last_line, raised
 from limbeck.runtimes import runtime
 from limbeck.runtimes.card import OperatorTime
 
 DISTURBED = 0.05  # of the time of its turns that the process waited for a CPU that another had
 PAUSE_MS, PAUSE_TIMES = 250.0, 20  # one inference this long, and this much longer than the median: the machine stood still
+REPEATS = 2  # of a disturbed timing
 POLL_S = 0.1  # how often a stop is looked for while a child measures
 TIMEOUT_S = 900.0
 BLOCKS = 15  # of inferences, over whose means a median is taken
@@ -39,18 +40,30 @@ def latency(
     seconds: float = 2.0,
     block: int = 5,
     min_blocks: int = 20,
+    limits: Mapping[float, float] | None = None,
+    judged: int = -1,
+    early: bool = True,
+    repeats: int = REPEATS,
+    told: Callable[[str, str], None] = lambda event, text: None,
     timeout_s: float = TIMEOUT_S,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Latency]:
-    """Milliseconds of single inferences of artifacts that take turns (A B C A B C) in one fresh process.
+    """Milliseconds of single inferences of artifacts that take turns (A B C C B A) in one fresh process.
 
-    All are loaded and warmed up first. A turn is one inference that isn't counted and a block of `block` that are; rounds go
-    on until `seconds` for each artifact are over and there are `min_blocks`, so that all have equally many blocks, taken side
-    by side. Collection of garbage is off. What is timed is the session's call: numpy arrays in, numpy arrays out.
+    All are loaded and warmed up first, until they are steady. A turn is one inference that isn't counted and a block of `block`
+    that are; rounds go on until `seconds` for each artifact are over and there are `min_blocks`, so that all have equally many
+    blocks, taken side by side. Collection of garbage is off. What is timed is the session's call: numpy arrays in, numpy arrays out.
 
-    `disturbed`: for more than 5 % of the time of its turns the process was ready to run and another had the CPU (Linux: run
-    queue delay of all its threads; elsewhere, with one thread, wall time without CPU time), or one inference took over 250 ms
-    and 20 times the median (the machine slept, or the process was held).
+    With `limits` (milliseconds, by the percentile as a fraction) on the artifact of number `judged`, rounds end before, after
+    `min_blocks` and a quarter of the time, once all are settled, unless `early` is False because a ratio is judged by them too;
+    and where the time isn't enough they go on, up to 5 times as long, while the samples that a limit takes are within reach.
+    What is told of percentiles must then allow for that: `Latency.anytime`.
+
+    A disturbed measurement is repeated, `repeats` times at most, and the calmest is kept, by how much was disturbed and never by
+    what was timed; `told` hears of it (an event's name, and why). `disturbed`, with the reason in `why`: for more than 5 % of the
+    time of its turns the process was ready to run and another had the CPU (Linux: run queue delay of all its threads; elsewhere,
+    with one thread, wall time without CPU time); one inference took over 250 ms and 20 times the median (the machine slept, or
+    the process was held); the clock moved by over 10 %; the processor was throttled; the host had over 5 % of the time.
 
     Raises: ArtifactError if an artifact can't be loaded or run, brings its process down, or takes longer than `timeout_s`;
         ConfigError if a number is out of its range; Interrupted when `stop` says so: the process is ended, nothing is kept.
@@ -60,15 +73,48 @@ def latency(
             raise ConfigError(f"latency.{name} must be at least 1, got {value}. Leave it out for the default.")
     if not artifacts:
         return []
-    request = {"measure": "latency", "seconds": seconds, "block": block, "min_blocks": min_blocks}
-    answer = _answer(artifacts, feed, threads=threads, timeout_s=timeout_s, stop=stop, request=request)
-    taken = zip(answer["blocks"], answer["waited"], strict=True)
-    return [Latency(blocks=tuple(tuple(samples) for samples in blocks), disturbed=waited > DISTURBED or _paused(blocks)) for blocks, waited in taken]
+    goal = {"limits": list(limits.items()), "judged": judged % len(artifacts), "early": early} if limits else None
+    request = {"measure": "latency", "seconds": seconds, "block": block, "min_blocks": min_blocks, "goal": goal}
+
+    def take() -> list[Latency]:
+        answer = _answer(artifacts, feed, threads=threads, timeout_s=timeout_s, stop=stop, request=request)
+        return _latencies(answer, anytime=goal is not None)
+
+    return _calmest(take, repeats, told)
 
 
-def _paused(blocks: Sequence[Sequence[float]]) -> bool:
+def _calmest(take: Callable[[], list[Latency]], repeats: int, told: Callable[[str, str], None]) -> list[Latency]:
+    """What was taken, again while it is disturbed and may be repeated."""
+    tries = [take()]
+    while any(one.disturbed for one in tries[-1]) and len(tries) <= repeats:
+        told("timing again", max((one for one in tries[-1] if one.disturbed), key=lambda one: one.waited).why)
+        tries.append(take())
+    kept = min(tries, key=_unrest)
+    if len(tries) > 1:
+        shaken = next((one.why for one in kept if one.disturbed), "")
+        told("timing kept", f"the calmest of {len(tries)}" + (f", disturbed too: {shaken}" if shaken else ""))
+    return kept
+
+
+def _latencies(answer: Mapping[str, Any], *, anytime: bool) -> list[Latency]:
+    """What the child answered, with the reasons to doubt it."""
+    found = []
+    for blocks, waited, warm in zip(answer["blocks"], answer["waited"], answer["warm_up"], strict=True):
+        others = [f"another process had the CPU for {min(waited, 1):.0%} of the time ({answer['company']})"] if waited > DISTURBED else []
+        why = [*others, *_paused(blocks), *answer["reasons"]]
+        kept = tuple(tuple(samples) for samples in blocks)
+        found.append(Latency(blocks=kept, disturbed=bool(why), why="; ".join(why), waited=waited, anytime=anytime, warm_up=WarmUp(**warm)))
+    return found
+
+
+def _paused(blocks: Sequence[Sequence[float]]) -> list[str]:
     samples = [s for block in blocks for s in block]
-    return max(samples) > max(PAUSE_MS, PAUSE_TIMES * median(samples))
+    return [f"it stood still for {max(samples):.0f} ms"] if max(samples) > max(PAUSE_MS, PAUSE_TIMES * median(samples)) else []
+
+
+def _unrest(taken: Sequence[Latency]) -> tuple[int, float]:
+    """How disturbed a measurement is: how many of its artifacts were, then how long they waited. What they took doesn't count."""
+    return sum(one.disturbed for one in taken), sum(one.waited for one in taken)
 
 
 def peak_memory(artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: int, runs: int = 10, timeout_s: float = TIMEOUT_S, stop: Callable[[], bool] = lambda: False) -> int:
@@ -100,18 +146,6 @@ def operators(
     return [OperatorTime(**{**one, "block_ms": tuple(one["block_ms"])}) for one in answer["operators"]], answer["waited"] > DISTURBED
 
 
-def answers(artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: int, timeout_s: float = TIMEOUT_S, stop: Callable[[], bool] = lambda: False) -> dict[str, np.ndarray]:
-    """What an artifact answers to a feed, asked in a fresh process: one that brings its runtime down takes nobody with it.
-
-    Raises: as `latency`.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "answers.npz"
-        names = _answer([artifact], feed, threads=threads, timeout_s=timeout_s, stop=stop, request={"measure": "answers", "answers": str(file)})["names"]
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[f"arr_{i}"] for i, name in enumerate(names)}
-
-
 def download_bytes(artifact: Artifact) -> int:
     """What has to be sent: the sum over its files of their size as zlib (deflate) compresses them at level 9."""
     total = 0
@@ -124,6 +158,19 @@ def download_bytes(artifact: Artifact) -> int:
     return total
 
 
+def asked(
+    artifacts: Sequence[Artifact],
+    feed: Mapping[str, np.ndarray],
+    request: Mapping[str, Any],
+    *,
+    threads: int,
+    timeout_s: float = TIMEOUT_S,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """What a fresh process answers to a request that `limbeck.evaluation.child` knows. Raises: as `latency`."""
+    return _answer(artifacts, feed, threads=threads, timeout_s=timeout_s, stop=stop, request=dict(request))
+
+
 def _answer(artifacts: Sequence[Artifact], feed: Mapping[str, np.ndarray], *, threads: int, timeout_s: float, stop: Callable[[], bool], request: dict[str, Any]) -> dict[str, Any]:
     """What a fresh child says to a request. Raises: the LimbeckError that it answers with, or ArtifactError if it doesn't answer."""
     for name, value in feed.items():
@@ -133,7 +180,7 @@ def _answer(artifacts: Sequence[Artifact], feed: Mapping[str, np.ndarray], *, th
         at, arrays = Path(folder) / "at", Path(folder) / "feed.npz"
         np.savez(arrays, *feed.values())
         listed = [{"path": str(a.path.absolute()), "runtime": a.runtime} for a in artifacts]
-        request = {**request, "artifacts": listed, "feed": str(arrays), "names": list(feed), "threads": threads, "at": str(at)}
+        request = {**request, "artifacts": listed, "feed": str(arrays), "names": list(feed), "threads": threads, "at": str(at), "asked": time.monotonic_ns()}
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         command = [sys.executable, "-P", "-m", "limbeck.evaluation.child"]  # -P: a numpy.py in the user's folder isn't numpy
         try:
@@ -145,10 +192,10 @@ def _answer(artifacts: Sequence[Artifact], feed: Mapping[str, np.ndarray], *, th
         except BlockingIOError as error:  # too many processes, or no memory for one more
             raise ArtifactError(f"{_on(at, artifacts)}: no process to measure in can be started: {error.strerror}. Close what else runs here.") from error
         if done.returncode != 0:
-            raise ArtifactError(f"{_on(at, artifacts)} brought its process down: {_ending(done.returncode)}. {_last_line(done.stderr)}")
+            raise ArtifactError(f"{_on(at, artifacts)} brought its process down: {ending(done.returncode)}. {last_line(done.stderr)}")
     answer = json.loads(done.stdout)
     if "error" in answer:
-        raise next((e for e in (ConfigError, MissingLibrary) if e.__name__ == answer["error"]), ArtifactError)(answer["message"])
+        raise raised(answer)
     return answer
 
 
@@ -186,18 +233,3 @@ def _on(at: Path, artifacts: Sequence[Artifact]) -> str:
     index = at.read_text() if at.exists() else ""
     names = [str(a.path) for a in artifacts]
     return names[int(index)] if index else names[0] if len(names) == 1 else f"one of {', '.join(names)}"
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"{name} (memory may have run out)" if name == "SIGKILL" else name
-
-
-def _last_line(stderr: str) -> str:
-    line = next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")
-    return f"Its last line: {line}" if line else "It said nothing. Load the artifact in its runtime by itself to see why."

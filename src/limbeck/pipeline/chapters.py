@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from limbeck.core.evidence import Latency
+from limbeck.evaluation.gates import intervals, percentiles
 from limbeck.mechanics.watch import SHARE
 from limbeck.pipeline.reading import Past, Product
 from limbeck.pipeline.records import read_record
 from limbeck.pipeline.store import digest
-from limbeck.report.story import Calibration, ClassKept, Curve, Elsewhere, Kept, Layer, Limit, Missing, Model, Part, Profile, Reliability, Slices, Step, Timing
+from limbeck.report.story import Calibration, ClassKept, Curve, Elsewhere, Kept, Layer, Limit, Missing, Model, Part, Profile, Quantile, Reliability, Slices, Step, Timing
 
 NO_LAYERS = "Its layers are not kept in this run; `limbeck analyze` counts those of the task's models."
 WATCHED = {
@@ -73,8 +75,15 @@ def calibration(summary: Data) -> Calibration | Missing:
     if not data:
         return Missing("The rows of this metric don't hold how sure the model was, or this run was judged before they were kept.")
     models = [(n, data[k]) for n, k in (("baseline", "baseline"), ("final", "candidate")) if data[k]]
-    told = tuple(Reliability(name=n, ece=m["ece"], high=m["high"], bins=tuple((b["confidence"], b["accuracy"], b["count"]) for b in m["bins"])) for n, m in models)
-    return Calibration(models=told)
+    told = tuple(_reliability(n, m) for n, m in models)
+    increase = data.get("increase") or {}
+    return Calibration(models=told, increase=increase.get("value"), increase_high=increase.get("high"))
+
+
+def _reliability(name: str, data: Data) -> Reliability:
+    counts = data.get("histogram") or {}
+    bins = tuple((b["confidence"], b["accuracy"], b["count"]) for b in data["bins"])
+    return Reliability(name=name, ece=data["ece"], high=data["high"], bins=bins, histogram=tuple(tuple(counts[k]) for k in ("right", "wrong") if k in counts))
 
 
 def exported(past: Past, mark: str, name: str) -> Model | None:
@@ -153,8 +162,12 @@ def timings(past: Past, marks: Sequence[str], names: Sequence[str], p50: float |
 
 
 def _timing(name: str, data: Data) -> Timing:
-    samples = tuple(float(s) for block in data["blocks"] for s in block)
-    return Timing(name=name, samples_ms=samples, turns=len(data["blocks"]), disturbed=bool(data.get("disturbed")))
+    latency = Latency.of(data)
+    shown, bounds, warm = percentiles(latency) or {}, intervals(latency) or {}, latency.warm_up
+    quantiles = {n: Quantile(value_ms=value, low_ms=(bounds[n] or (None, None))[0], high_ms=(bounds[n] or (None, None))[1]) for n, value in shown.items() if value is not None}
+    warm_up = f"{warm.inferences:,} in {warm.seconds:.2g} s" if warm else ""
+    samples = tuple(float(s) for s in latency.samples)
+    return Timing(name=name, samples_ms=samples, turns=len(latency.blocks), quantiles=quantiles, note=latency.note or "", anytime=latency.anytime, warm_up=warm_up)
 
 
 def _median(values: Sequence[float]) -> float:

@@ -22,9 +22,11 @@ from limbeck.core.proof import Proof
 from limbeck.core.task import Task
 from limbeck.core.technique import Log
 from limbeck.evaluation import environment, measure, quality, slices
+from limbeck.evaluation.apart import Apart
 from limbeck.evaluation.behaviour import Behaviour
-from limbeck.evaluation.gates import Examined, percentiles
+from limbeck.evaluation.gates import Examined, intervals, limits_on_percentiles, percentiles
 from limbeck.evaluation.studies import Data, Setting, Side, Study, taken
+from limbeck.intake.fingerprint import fingerprint
 from limbeck.mechanics.build import rebuild
 from limbeck.mechanics.data import arguments, batch_of, example, feed, predict
 from limbeck.pipeline.leaving import Leaving
@@ -73,6 +75,7 @@ class Examiner:
         self._seconds, self._confidence = seconds, confidence
         self._stop, self._leaving = stop, Leaving(stop)
         self._out: dict[str, Artifact] = {}
+        self._open: tuple[str, Apart] | None = None  # the artifact that was asked last, still loaded, and its mark
         self._root, self._store, self._task, self._target = root, store, task, target
         self._fingerprints, self._log = fingerprints, log
         self._runtime = runtime(target.runtime)
@@ -103,11 +106,12 @@ class Examiner:
             if candidate.form.artifact.runtime != self._target.runtime:
                 file = f"a file for '{candidate.form.artifact.runtime}' ({candidate.form.artifact.path.name})"
                 raise ArtifactError(f"{name} is {file}, and the target is '{self._target.runtime}'. Set target.runtime to the first.")
+            given = self._store.put_artifact(candidate.form.artifact)
             return {
-                "artifact": self._store.put_artifact(candidate.form.artifact),
+                "artifact": given,
                 "parameters": None,
                 "macs": None,
-                "kernels": self._runtime.describe(candidate.form.artifact),
+                "kernels": self._session(given, candidate.form.artifact).kernels(),
                 "download_bytes": measure.download_bytes(candidate.form.artifact),
                 "parity": None,
                 "layers": None,
@@ -122,21 +126,38 @@ class Examiner:
         batch = batch_of(self._task, "train", range(min(32, len(self._task.split("train")))))
         with torch.no_grad():
             expected = {k: v.numpy() for k, v in predict(self._task, model, batch).items()}
-        same = parity(expected, measure.answers(artifact, feed(self._task, batch), threads=self._target.threads, stop=self._stop))
+        record = self._store.put_artifact(artifact)
+        session = self._session(record, artifact)
+        same = parity(expected, session(feed(self._task, batch)))
         if Fact.QUANTIZED not in candidate.facts and (same["max_rel"] or 0.0) > FLOAT_TOLERANCE:
             far = f"by {same['max_rel']:.2g} of the largest output (at most {FLOAT_TOLERANCE:g})"
             raise StageError(f"exported to {self._target.runtime}, {name} differs from its torch module {far}. The exporter doesn't understand something in this model.")
         counted = profile(model, *arguments(self._task, batch_of(self._task, "train", [0])))
-        record = self._store.put_artifact(artifact)
         return {
             "artifact": record,
             "parameters": counted.parameters,
             "macs": counted.macs,
-            "kernels": self._runtime.describe(artifact),
+            "kernels": session.kernels(),
             "download_bytes": measure.download_bytes(artifact),
             "parity": same,
             "layers": [asdict(layer) for layer in counted.layers],
         }
+
+    def _session(self, files: Mapping[str, Any], artifact: Artifact) -> Apart:
+        """The artifact of these files, loaded in a process of its own; the one that was asked last stays loaded."""
+        mark = digest(files)
+        if self._open and (self._open[0] != mark or self._open[1].closed):
+            self._open[1].close()
+            self._open = None
+        if self._open is None:
+            self._open = (mark, Apart(artifact, threads=self._target.threads, stop=self._stop))
+        return self._open[1]
+
+    def close(self) -> None:
+        """End the process of the artifact that is still loaded."""
+        if self._open:
+            self._open[1].close()
+            self._open = None
 
     def artifact(self, kept: Kept) -> Artifact:
         return self._laid_out(kept.artifact)
@@ -154,7 +175,7 @@ class Examiner:
 
         def take() -> dict[str, str]:
             self._log.event("evaluating", artifact=kept.mark[:12], split=split)
-            session = self._runtime.load(self.artifact(kept), self._target.threads)
+            session = self._session(kept.artifact, self.artifact(kept))
             rows = quality.rows_of(session, self._task, split, batch_size=fixed_batch(session) or quality.BATCH, progress=self._log.progress)
             return {"rows": self._store.put(_packed(rows))}
 
@@ -187,7 +208,7 @@ class Examiner:
         def take() -> str:
             count = len(self._task.split("validation"))
             ids = np.linspace(0, count - 1, min(GOLDEN, count)).round().astype(np.int64)
-            session = self._runtime.load(self.artifact(kept), self._target.threads)
+            session = self._session(kept.artifact, self.artifact(kept))
             arrays = {"ids": ids}
             for i, sample in enumerate(ids):
                 inputs = feed(self._task, batch_of(self._task, "validation", [int(sample)]))
@@ -196,9 +217,11 @@ class Examiner:
 
         return self.recorded("golden", key, take)
 
-    def latencies(self, kept: Sequence[Kept]) -> list[Latency]:
-        """These artifacts timed in turn in one process."""
-        seconds = self._seconds
+    def latencies(self, kept: Sequence[Kept], limits: Mapping[str, float] | None = None, *, judged: int = -1) -> list[Latency]:
+        """These artifacts timed in turn in one process; as long as a contract's `limits` on percentiles of the one of number `judged` take."""
+        seconds, percentile_limits = self._seconds, limits_on_percentiles(limits or {})
+        early = "speedup_p50" not in (limits or {})
+        goal = {"limits": percentile_limits, "judged": judged % len(kept), "early": early} if percentile_limits else None
         key = {
             "artifacts": [k.mark for k in kept],
             "threads": self._target.threads,
@@ -206,22 +229,25 @@ class Examiner:
             "seconds": seconds,
             "versions": self._versions,
             "machine": self._machine,
-        }
+        } | ({"goal": goal} if goal else {})
 
         def take() -> list[dict[str, Any]]:
             self._log.event("timing", artifacts=len(kept), seconds=seconds)
-            taken = self._timed(kept)
-            if any(one.disturbed for one in taken):
-                self._log.event("timing again", why="other work on this machine, or a pause of it, is in the figures")
-                taken = min((taken, self._timed(kept)), key=_unrest)
-                self._log.event("timing kept", which="the calmer of the two", disturbed=any(one.disturbed for one in taken))
-            return [{"blocks": [list(b) for b in one.blocks], "disturbed": one.disturbed} for one in taken]
+            self._log.progress(0, 0, f"timing {len(kept)} artifacts in turn, about {seconds * len(kept):.0f} s")
+            taken = measure.latency(
+                [self.artifact(k) for k in kept],
+                self.feed(),
+                threads=self._target.threads,
+                seconds=seconds,
+                limits=percentile_limits,
+                judged=judged,
+                early=early,
+                told=lambda event, why: self._log.event(event, why=why),
+                stop=self._stop,
+            )
+            return [one.kept() for one in taken]
 
-        return [Latency(blocks=tuple(tuple(b) for b in one["blocks"]), disturbed=one["disturbed"]) for one in self.recorded("latency", key, take)]
-
-    def _timed(self, kept: Sequence[Kept]) -> list[Latency]:
-        self._log.progress(0, 0, f"timing {len(kept)} artifacts in turn, about {self._seconds * len(kept):.0f} s")
-        return measure.latency([self.artifact(k) for k in kept], self.feed(), threads=self._target.threads, seconds=self._seconds, stop=self._stop)
+        return [Latency.of(one) for one in self.recorded("latency", key, take)]
 
     def memory(self, kept: Kept) -> int:
         key = {"artifact": kept.mark, "threads": self._target.threads, "batch": self._target.batch, "versions": self._versions, "machine": self._machine}
@@ -237,9 +263,11 @@ class Examiner:
         count = len(self._task.split("validation"))
         return feed(self._task, batch_of(self._task, "validation", [i % count for i in range(self._target.batch)]))
 
-    def studies(self, asked: Sequence[Study], proof: Proof, *, final: Kept, baseline: Kept, split: str, latencies: Sequence[Latency | None]) -> dict[str, Data]:
+    def studies(
+        self, asked: Sequence[Study], proof: Proof, *, final: Kept, baseline: Kept, split: str, latencies: Sequence[Latency | None], confidence: float | None = None
+    ) -> dict[str, Data]:
         """What these studies show of the final artifact beside the baseline, each taken once and kept."""
-        here = self._target.host == "local"
+        here, confidence = self._target.host == "local", confidence or self._confidence
         first, last = (self._side(kept, split, latency) for kept, latency in zip((baseline, final), latencies, strict=True))
         setting = Setting(
             candidate=last,
@@ -248,7 +276,7 @@ class Examiner:
             split=split,
             target=self._target,
             feed=self.feed(),
-            confidence=self._confidence,
+            confidence=confidence,
             samples=proof.samples,
             seconds=proof.seconds,
             stop=self._stop,
@@ -261,7 +289,8 @@ class Examiner:
             "code": self._fingerprints["code"],
             "target": vars(self._target),
             "proof": [proof.samples, proof.seconds],
-            "confidence": self._confidence,
+            **({"outside": {name: fingerprint(data) for name, data in self._task.outside.items()}} if self._task.outside else {}),
+            "confidence": confidence,
             "versions": self._versions,
             "machine": self._machine,
         }
@@ -300,6 +329,8 @@ class Examiner:
             parameters=kept.parameters,
             macs=kept.macs,
             latency_ms=percentiles(latency),
+            latency_interval_ms=intervals(latency),
+            latency_note=latency.note if latency else None,
             peak_memory_bytes=self.memory(kept) if memory else None,
             kernels=kept.kernels,
         )
@@ -313,9 +344,3 @@ def _packed(arrays: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
-
-
-def _unrest(taken: Sequence[Latency]) -> tuple[int, float]:
-    """How disturbed a timing is: how many of its artifacts were, then how far apart their p10 and p90 lie."""
-    spreads = [np.percentile(one.samples, 90) / np.percentile(one.samples, 10) for one in taken]
-    return sum(one.disturbed for one in taken), float(sum(spreads))

@@ -11,7 +11,7 @@ from limbeck.core.errors import ConfigError, RunError
 from limbeck.core.evidence import Latency, Status, Verdict, exit_code, worst
 from limbeck.core.files import write
 from limbeck.core.seal import sealed
-from limbeck.evaluation.gates import LATENCIES, Examined, at_most, percentile_at_most, percentiles, speedup
+from limbeck.evaluation.gates import LATENCIES, Examined, at_most, intervals, percentile_at_most, percentiles, speedup
 from limbeck.package.evidence import Elsewhere, parsed, read_evidence
 from limbeck.package.manifest import artifact_hash
 from limbeck.pipeline.journal import FIRST, Journal, line_hash
@@ -117,7 +117,8 @@ def applied(measured: Elsewhere | None, *, baseline: Examined, final: Examined, 
 
 
 def _with(examined: Examined, latency: Latency | None, memory: int | None) -> Examined:
-    return replace(examined, latency=latency, evidence=replace(examined.evidence, latency_ms=percentiles(latency), peak_memory_bytes=memory))
+    figures = {"latency_ms": percentiles(latency), "latency_interval_ms": intervals(latency), "latency_note": latency.note if latency else None}
+    return replace(examined, latency=latency, evidence=replace(examined.evidence, **figures, peak_memory_bytes=memory))
 
 
 def judged(verdicts: Iterable[Verdict], measured: Elsewhere | None) -> tuple[Verdict, ...]:
@@ -159,7 +160,8 @@ def _judged_again(run: Past, journal: Journal, *, used: bool) -> dict[str, Any]:
 
 
 def _figures(latency: Latency | None, memory: int | None) -> dict[str, Any]:
-    return {"latency_ms": percentiles(latency), "peak_memory_bytes": memory}
+    shown = {name: list(bounds) if bounds else None for name, bounds in (intervals(latency) or {}).items()} or None
+    return {"latency_ms": percentiles(latency), "latency_interval_ms": shown, "latency_note": latency.note if latency else None, "peak_memory_bytes": memory}
 
 
 def _ratio(baseline: Mapping[str, Any], final: Mapping[str, Any], percentile: str) -> float | None:

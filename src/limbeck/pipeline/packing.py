@@ -16,6 +16,7 @@ from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ConfigError, RunError
 from limbeck.core.evidence import Status
 from limbeck.core.facts import Fact
+from limbeck.evaluation.apart import Apart
 from limbeck.package import bom, card, golden
 from limbeck.package import manifest as manifests
 from limbeck.package.answers import answers
@@ -83,8 +84,8 @@ class _Gathering:
         with tempfile.TemporaryDirectory(prefix="limbeck-") as scratch:
             laid = self._run.store.artifact(record, Path(scratch) / "model")
             threads = int(self._summary["target"]["threads"])
-            session = self._runtime.load(laid, threads)
-            known = self._golden(session, laid, threads)
+            with Apart(laid, threads=threads) as session:  # what it takes and gives is asked of it where it can bring nobody down
+                known = self._golden(session, laid, threads)
             empty = self._empty(Path(scratch) / "empty")
         manifest = Manifest(
             name=self._name,

@@ -19,7 +19,7 @@ from limbeck.core.foreign import users_code
 from limbeck.core.plan import Stage, illegal
 from limbeck.core.task import Task
 from limbeck.core.technique import Card, Log
-from limbeck.evaluation import slices, studies
+from limbeck.evaluation import slices, spending, studies
 from limbeck.evaluation.gates import Examined, Floor, contract_verdicts, violation
 from limbeck.intake.answers import check_answers, check_labels_for
 from limbeck.intake.checks import check
@@ -34,7 +34,7 @@ from limbeck.pipeline.folder import Request, Run, held
 from limbeck.pipeline.guard import Watch
 from limbeck.pipeline.journal import Journal
 from limbeck.pipeline.leaving import Leaving
-from limbeck.pipeline.looks import count_look
+from limbeck.pipeline.looks import count_look, looked
 from limbeck.pipeline.recipes import with_recipes_expanded
 from limbeck.pipeline.records import record
 from limbeck.pipeline.stage import StageResult, Standing, run_stage
@@ -93,6 +93,8 @@ def opened(request: Request, *, log: Log, stop: Callable[[], bool] = lambda: Fal
             if watch.reason:
                 raise RunError(f"{watch.reason}. What was done is on disk; run the same command again to go on.") from error
             raise
+        finally:
+            examiner.close()
 
 
 def _checked(task: Task, log: Log) -> tuple[Task, dict[str, str]]:
@@ -168,7 +170,7 @@ def _met(run: Run, baseline: Standing) -> Refusal | None:
     contract = run.request.contract
     here = run.request.target.host == "local"
     timed = any(k.startswith(("latency", "speedup")) for k in contract.limits())
-    latency = run.examiner.latencies([baseline.kept])[0] if timed and here else None
+    latency = run.examiner.latencies([baseline.kept], contract.limits())[0] if timed and here else None
     memory = run.examiner.memory(baseline.kept) if contract.peak_memory_bytes and here else None
     examined = replace(baseline.examined, latency=latency, evidence=replace(baseline.examined.evidence, peak_memory_bytes=memory))
     verdicts = contract_verdicts(contract, run.task.metric, candidate=examined, baseline=examined)
@@ -230,12 +232,16 @@ def _verdict(run: Run, baseline: Standing, results: Sequence[StageResult], passe
     control = beside.kept
     kept = [baseline.kept, final.kept, *([control] if control else [])]
     here = run.request.target.host == "local"  # what another device must show isn't measured on this one
-    latencies = examiner.latencies(kept) if here else [None] * len(kept)
-    looks = count_look(run.request.root, fingerprint=run.fingerprints["test"], run=run.request.name, artifact=digest([k.mark for k in kept]))
-    examined = [examiner.examined(one, split="test", latency=latency, baseline=baseline.kept, memory=here) for one, latency in zip(kept, latencies, strict=True)]
+    latencies = examiner.latencies(kept, contract.limits(), judged=1) if here else [None] * len(kept)
+    data, confidence = looked(run.task, run.fingerprints["test"]), contract.at_each_look
+    look = count_look(run.request.root, data, run=run.request.name, artifact=digest([k.mark for k in kept]), error=spending.error(contract))
+    examined = [
+        examiner.examined(one, split="test", latency=latency, baseline=baseline.kept, confidence=confidence, memory=here) for one, latency in zip(kept, latencies, strict=True)
+    ]
     asked, proof = studies.chosen(run.request.proof, contract), run.request.proof
-    examined[1] = replace(examined[1], studies=examiner.studies(asked, proof, final=final.kept, baseline=baseline.kept, split="test", latencies=latencies[:2]))
-    verdicts = contract_verdicts(contract, run.task.metric, candidate=examined[1], baseline=examined[0])
+    shown = examiner.studies(asked, proof, final=final.kept, baseline=baseline.kept, split="test", latencies=latencies[:2], confidence=confidence)
+    examined[1] = replace(examined[1], studies=shown)
+    verdicts = spending.spent(contract_verdicts(contract, run.task.metric, candidate=examined[1], baseline=examined[0]), contract, look)
     if not here:
         measured = imported.found(run.store, run.journal.lines, final.kept.mark)
         examined[0], examined[1], verdicts = imported.applied(measured, baseline=examined[0], final=examined[1], verdicts=verdicts)
@@ -251,7 +257,7 @@ def _verdict(run: Run, baseline: Standing, results: Sequence[StageResult], passe
         control_claims=beside.claims,
         verdicts=verdicts,
         results=results,
-        looks=looks,
+        look=spending.summary(contract, look, data.samples),
         closest=_closest(run, baseline, results) if worst(verdicts) is not Status.PASS else None,
         golden=golden,
         chosen=chosen,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -16,23 +16,6 @@ from limbeck.report.story import Picture, Sample
 SIDE = 64  # pixels of a thumbnail's longer side at most
 SMALLEST = 4  # a picture has at least so many rows and columns; less is a table
 TEXT, TOKENS, NUMBERS = 280, 64, 10  # how much of each is shown
-
-
-@runtime_checkable
-class Named(Protocol):
-    """A data set that knows its classes' names, as torchvision's do."""
-
-    classes: Sequence[str]
-
-    def __len__(self) -> int: ...
-
-
-def class_names(task: Task, split: str) -> tuple[str, ...]:
-    """The names that a split gives its classes; none if it gives none."""
-    data = task.split(split)
-    if isinstance(data, Named) and isinstance(data.classes, (list, tuple)) and all(isinstance(c, str) for c in data.classes):
-        return tuple(data.classes)
-    return ()
 
 
 def sample(task: Task, split: str, index: int) -> Sample | None:

@@ -33,7 +33,9 @@ MODEL: Mapping[str, Any] = {
     "metric": METRIC,
     "size_bytes": int,
     "download_bytes": int,
-    "latency_ms": Maybe({"p50": Maybe(float), "p90": Maybe(float)}),
+    "latency_ms": Maybe({"p50": Maybe(float), "p90": Maybe(float), "p99": Optional(float)}),
+    "latency_interval_ms": Optional({name: Optional([Maybe(float)]) for name in ("p50", "p90", "p99")}),
+    "latency_note": Optional(str),
     "peak_memory_bytes": Maybe(int),
     "parameters": Maybe(int),
     "macs": Maybe(int),
@@ -41,18 +43,25 @@ MODEL: Mapping[str, Any] = {
     "runtime": str,
     "threads": int,
     "retention": Optional(KEPT),
+    "claims": Optional({}),
 }
 SLICE = {"name": str, "samples": int, "baseline": Maybe(float), "candidate": Maybe(float), "retention": Maybe(KEPT), "note": str}
-RELIABILITY = {"ece": float, "high": Maybe(float), "samples": int, "bins": [{"confidence": float, "accuracy": float, "count": int}]}
+RELIABILITY = {
+    "ece": float,
+    "high": Maybe(float),
+    "samples": int,
+    "bins": [{"confidence": float, "accuracy": float, "count": int}],
+    "histogram": Optional({"right": [int], "wrong": [int]}),
+}
 BEHAVIOUR = {
     "slices": [SLICE],
     "slices_note": str,
     "flips": Maybe({"samples": int, "lost": int, "won": int, "lost_share": float, "lost_high": float}),
-    "calibration": Maybe({"candidate": RELIABILITY, "baseline": Maybe(RELIABILITY)}),
+    "calibration": Maybe({"candidate": RELIABILITY, "baseline": Maybe(RELIABILITY), "increase": Optional({"value": float, "high": float})}),
     "agreement": Maybe(float),
 }
 VERDICT = {"gate": str, "status": str, "reason": str, "limit": Optional(float), "measured": Optional(float)}
-STAGE = {"name": str, "technique": str, "verdict": str, "verdicts": [VERDICT], "seconds": float, "tries": int, "error": Maybe(str)}
+STAGE = {"name": str, "technique": str, "verdict": str, "verdicts": [VERDICT], "seconds": float, "tries": int, "error": Maybe(str), "claims": Optional({})}
 HEAD = {"schema": int, "run": str, "verdict": ("PASS", "FAIL", "INCONCLUSIVE", "ANOMALOUS", "UNVERIFIED", "REFUSED"), "exit_code": int, "stages": [STAGE]}
 REFUSED = {"refusal": {"reason": str, "fix": str}}
 FINISHED = {
@@ -67,6 +76,7 @@ FINISHED = {
     "contract": [VERDICT],
     "closest": Maybe({"stage": str, "violation": float}),
     "test_looks": int,
+    "look": Optional({"number": int, "planned": Maybe(int), "confidence": float, "error_before": float, "samples": Maybe(int), "note": str}),
     "task": Optional({"name": str, "entry": Maybe(str), "run_file": Maybe(str)}),
     "golden": Optional(str),
     "chosen": Optional({"stage": str, "why": str}),

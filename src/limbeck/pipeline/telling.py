@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from limbeck.core.contract import flat
+from limbeck.core.contract import SETTINGS, flat
 from limbeck.core.errors import ConfigError, LimbeckError
 from limbeck.core.files import write
 from limbeck.core.task import Task
+from limbeck.intake.classes import class_names
 from limbeck.intake.fingerprint import fingerprint
 from limbeck.intake.load import load_task
 from limbeck.intake.runfile import read_runfile
@@ -107,6 +108,7 @@ def _headline(summary: Mapping[str, Any], timed: Any, *, unchanged: bool) -> Hea
         faster_high=speed.high if speed and settled else None,
         kept=chapters.kept(summary["retention"]),
         looks=summary["test_looks"],
+        looks_note=(summary.get("look") or {}).get("note", ""),
         reason=UNCHANGED if unchanged else "",
         closest=said,
     )
@@ -171,7 +173,7 @@ def _limits_so_far(past: Past, limits: Mapping[str, Any]) -> dict[str, Any]:
     told = [
         chapters.limit({"reason": "measured on the untrained twin", **shown[gate]}) if gate in shown else Limit(gate=gate, status="not judged", reason="", limit=value)
         for gate, value in limits.items()
-        if gate != "confidence"
+        if gate not in SETTINGS
     ]
     return {"contract": tuple(told), "contract_note": note}
 
@@ -235,7 +237,7 @@ def _shower(past: Past, summary: Mapping[str, Any], wanted: str, task: Task | No
     if "test" not in task.splits or fingerprint(task.split("test")) != wanted:
         return flips.Shower(why="the task's test data isn't that of the run (its fingerprint differs).")
     owner = task
-    return flips.Shower(show=lambda index: samples.sample(owner, "test", index), names=samples.class_names(task, "test"), count=len(task.split("test")))
+    return flips.Shower(show=lambda index: samples.sample(owner, "test", index), names=class_names(task, "test"), count=len(task.split("test")))
 
 
 def _own_task(past: Past, source: Mapping[str, Any]) -> tuple[Task | None, str]:

@@ -18,7 +18,7 @@ from limbeck.core.errors import ConfigError, RunError
 from limbeck.core.files import disk
 from limbeck.pipeline.journal import Journal
 from limbeck.pipeline.lock import LOCK, locked
-from limbeck.pipeline.looks import count_look
+from limbeck.pipeline.looks import Looked, count_look
 from limbeck.pipeline.reading import REPORT, check_name, opened
 from limbeck.pipeline.records import newest
 from limbeck.pipeline.store import canonical, digest
@@ -229,7 +229,10 @@ def _count_look(root: Path, name: str) -> None:
     data = asked.get("data", {}).get("test")
     if data and baseline.get("artifact") and verdict.get("final"):
         marks = [baseline["artifact"], verdict["final"], *([verdict["control"]] if verdict.get("control") else [])]
-        count_look(root, fingerprint=data, run=name, artifact=digest(marks))
+        summary = opened(root / name).summary or {}
+        look = summary.get("look") or {}
+        noted = Looked(fingerprint=data, task=(summary.get("task") or {}).get("name"), samples=look.get("samples"))
+        count_look(root, noted, run=name, artifact=digest(marks), **({"error": 1 - look["confidence"]} if look else {}))
 
 
 def _shown(problems: list[dict[str, str]]) -> str:

@@ -86,7 +86,7 @@ def _profiled(run: Run, form: TorchForm | ArtifactForm) -> Profile:
 
 def _verdicts(run: Run, baseline: Standing, kept: Kept, limits: Mapping[str, float]) -> list[dict[str, Any]]:
     timed = any(k in limits for k in TIMED)
-    latencies = run.examiner.latencies([baseline.kept, kept]) if timed else [None, None]
+    latencies = run.examiner.latencies([baseline.kept, kept], limits) if timed else [None, None]
     examined = run.examiner.examined(kept, split="validation", latency=latencies[1], memory="peak_memory_bytes" in limits)
     contract = Contract(**limits, confidence=run.request.contract.confidence)  # type: ignore[arg-type]
     verdicts = contract_verdicts(contract, None, candidate=examined, baseline=replace(baseline.examined, latency=latencies[0]))

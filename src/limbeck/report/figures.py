@@ -19,6 +19,8 @@ TITLES = {
     "worst_slice_drop": "Largest drop in the worst slice",
     "max_flips": "Right before, wrong now",
     "max_ece": "Calibration error",
+    "max_ece_increase": "Calibration error more than before",
+    "corruption_retention": "Quality kept under corruption",
     "size_bytes": "Size",
     "size_ratio": "Times smaller",
     "download_bytes": "Download size",
@@ -27,16 +29,20 @@ TITLES = {
     "latency_p99_ms": "99th percentile latency",
     "speedup_p50": "Times faster",
     "peak_memory_bytes": "Peak memory",
+    "cold_start_ms": "Cold start",
+    "samples_per_second": "Samples a second",
+    "energy_mj": "Energy a sample",
     "pays": "Pays for itself",
     "not slower": "Not slower",
 }
 AT_MOST = frozenset(
     {
-        *("max_drop", "slice_drop", "worst_slice_drop", "max_flips", "max_ece"),
+        *("max_drop", "slice_drop", "worst_slice_drop", "max_flips", "max_ece", "max_ece_increase"),
         *("size_bytes", "download_bytes", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "peak_memory_bytes"),
+        *("cold_start_ms", "energy_mj"),
     }
 )
-SHARES = frozenset({"retention", "slice_retention", "worst_slice_retention", "max_flips", "max_ece"})
+SHARES = frozenset({"retention", "slice_retention", "worst_slice_retention", "max_flips", "max_ece", "max_ece_increase", "corruption_retention"})
 
 
 def size(value: float | None) -> str:
@@ -113,6 +119,10 @@ def of_gate(gate: str, value: float | None) -> str:
         return size(value)
     if gate.endswith("_ms"):
         return milliseconds(value)
+    if gate == "energy_mj":
+        return f"{_three(value)} mJ"
+    if gate == "samples_per_second":
+        return count(value)
     if gate in ("size_ratio", "speedup_p50", "pays", "not slower"):
         return times(value)
     return percent(value) if option(gate) in SHARES else plain(value)

@@ -6,16 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from limbeck.core.errors import RunError
-from limbeck.report import calibration, closing, contract, headline, journey, layers, mistakes, samples, slices
-from limbeck.report.charts import both_widths, figure, table
+from limbeck.report import calibration, closing, contract, headline, journey, latencies, layers, mistakes, samples, slices
+from limbeck.report.charts import table
 from limbeck.report.curves import curve
-from limbeck.report.distributions import TAIL, distributions
 from limbeck.report.figures import milliseconds, size
 from limbeck.report.markup import Html, Node, el, rendered
-from limbeck.report.story import Changes, Confusion, Elsewhere, Flips, Missing, Pairs, Story, Timing
+from limbeck.report.story import Changes, Confusion, Elsewhere, Flips, Missing, Pairs, Story
 from limbeck.report.studies import MISSING, TELL
 
 LIMIT = 2_000_000  # bytes of the file
@@ -69,7 +66,7 @@ def _sections(story: Story, most_samples: int, most_layers: int) -> list[Section
     return [
         ("contract", "Contract", _contract(story)),
         ("stages", "Stage by stage", journey.journey(story)),
-        ("latencies", "Latency", [*_told(story.timings, _timings), _elsewhere(story.elsewhere)]),
+        ("latencies", "Latency", [*_told(story.timings, latencies.latencies), _elsewhere(story.elsewhere)]),
         ("slices", "Slices", _told(story.slices, slices.slices)),
         ("flips", "Samples that changed", _told(story.flips, lambda told: _flips(told, most_samples))),
         ("confusion", "Confusion", _told(story.confusion, _confusion)),
@@ -122,18 +119,3 @@ def _flips(told: Flips | Changes, most: int) -> list[Node]:
 
 def _confusion(told: Confusion | Pairs) -> list[Node]:
     return mistakes.confusion(told) if isinstance(told, Confusion) else mistakes.pairs(told)
-
-
-def _timings(told: Sequence[Timing]) -> list[Node]:
-    lead = "All were timed in turn in one process, so that what slows the machine slows each of them. Full line: median; dashed: 90th percentile. "
-    lead += f"The axis leaves out the fastest and the slowest {TAIL} %."
-    if disturbed := [t.name for t in told if t.disturbed]:
-        lead += f" Other work on the machine, or a pause of it, is in the figures of: {', '.join(disturbed)}."
-    rows = []
-    for t in told:
-        p10, p50, p90, p99 = (float(np.percentile(t.samples_ms, q)) for q in (10, 50, 90, 99))
-        slow = milliseconds(p99) if len(t.samples_ms) >= 459 else "–"
-        rows.append((t.name, *(milliseconds(v) for v in (p10, p50, p90)), slow, f"{len(t.samples_ms):,}", f"{t.turns:,}"))
-    caption = "Percentiles of single inferences; p99 from 459 samples on"
-    shown = table(caption, ("model", "p10", "p50", "p90", "p99", "inferences", "turns"), rows, kind="figures small")
-    return [el("p", None, lead), figure("How long single inferences took", *both_widths(lambda ident, width: distributions(ident, width, told), "timing")), shown]

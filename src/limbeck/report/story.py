@@ -88,9 +88,19 @@ class Headline:
     faster_high: float | None = None
     kept: Kept | None = None
     looks: int | None = None
+    looks_note: str = ""  # what that number means for the verdicts on quality
     reason: str = ""  # of a refusal or an interruption
     fix: str = ""
     closest: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantile:
+    """A percentile with its bounds, each one-sided at 99 %; None where the samples give none."""
+
+    value_ms: float
+    low_ms: float | None = None
+    high_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +110,10 @@ class Timing:
     name: str
     samples_ms: tuple[float, ...]
     turns: int
-    disturbed: bool = False
+    quantiles: Mapping[str, Quantile] = field(default_factory=dict)  # p50, p90, p99, where the samples give them
+    note: str = ""  # what else is in the figures
+    anytime: bool = False  # whether their number depends on them
+    warm_up: str = ""  # what went before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,19 +237,25 @@ class Slices:
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """One model's expected calibration error with its upper bound, and its bins: mean confidence, share right, samples."""
+    """One model's expected calibration error with its upper bound, and its bins: mean confidence, share right, samples.
+
+    histogram: Samples right and samples wrong by how sure the model was, in equal bins from 0 to 1; empty where a run didn't keep them.
+    """
 
     name: str
     ece: float
     high: float | None
     bins: tuple[tuple[float, float, int], ...]
+    histogram: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Baseline and final, or final alone."""
+    """Baseline and final, or final alone; how much larger the final's error is, and at most."""
 
     models: tuple[Reliability, ...]
+    increase: float | None = None
+    increase_high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from limbeck.core.contract import Contract
 from limbeck.core.evidence import Evidence, Latency, Retention, Status, worst
 from limbeck.core.plan import Gate
-from limbeck.evaluation.gates import Examined, Floor, contract_verdicts, quality, stage_verdicts, violation
+from limbeck.evaluation.gates import Examined, Floor, contract_verdicts, intervals, percentile_at_most, quality, stage_verdicts, violation
 from limbeck.intake.metrics import accuracy, mse
 from limbeck.pipeline.run import stage_floor
 from limbeck.pipeline.stage import Standing
@@ -129,3 +130,37 @@ def test_the_budget_of_quality_is_shared_over_the_stages_that_remain():
     assert stage_floor(contract, 0.9, start, remaining=3) == Floor(0.9)
     assert stage_floor(Contract(max_drop=0.3), None, standing(retained(0.9, 0.8), retained(0.1, 0.2, "drop")), remaining=2) == Floor(pytest.approx(0.2), "max_drop")
     assert stage_floor(Contract(size_ratio=2), None, start, remaining=2) is None
+
+
+# ---- percentiles that were settled while they were timed ----
+
+
+def test_a_timing_that_its_limit_ended_is_judged_by_the_rule_that_allows_for_it():
+    """44 inferences with none over settle p90 for a fixed number, 49 where one looked after each."""
+    fixed = Latency(blocks=((1.0,) * 4,) * 11)
+    for taken, status in ((fixed, Status.PASS), (replace(fixed, anytime=True), Status.INCONCLUSIVE), (Latency(blocks=((1.0,) * 7,) * 7, anytime=True), Status.PASS)):
+        verdict = percentile_at_most(taken, 2.0, q=0.9, gate="latency_p90_ms")
+        assert verdict.status is status, verdict
+    stopped = percentile_at_most(replace(fixed, anytime=True), 2.0, q=0.9, gate="latency_p90_ms")
+    assert stopped.samples_needed == 49 and "about 49 would settle it" in stopped.reason
+
+
+def test_inferences_in_phases_prove_less():
+    """A hundred of them, none over the limit, of which the first half took one time and the second another."""
+    phases = Latency(blocks=((1.0,) * 5,) * 10 + ((1.5,) * 5,) * 10)
+    verdict = percentile_at_most(phases, 2.0, q=0.9, gate="latency_p90_ms")
+    assert verdict.status is Status.INCONCLUSIVE and "count as one" in verdict.reason and (verdict.samples_needed or 0) > 100
+
+
+def test_the_verdict_and_the_bounds_say_the_same():
+    taken = Latency(blocks=tuple(map(tuple, np.random.default_rng(0).lognormal(0, 0.1, (40, 5)).tolist())))
+    low, high = (intervals(taken) or {})["p90"] or (None, None)
+    assert low is not None and high is not None
+    assert percentile_at_most(taken, high, q=0.9, gate="g").status is Status.PASS
+    assert percentile_at_most(taken, low - 1e-9, q=0.9, gate="g").status is Status.FAIL
+    assert percentile_at_most(taken, (low + high) / 2, q=0.9, gate="g").status is Status.INCONCLUSIVE
+
+
+def test_a_percentile_that_is_not_shown_has_no_bounds():
+    shown = intervals(Latency(blocks=((1.0, 1.1),) * 25)) or {}
+    assert shown["p99"] is None and shown["p90"] is not None and intervals(None) is None

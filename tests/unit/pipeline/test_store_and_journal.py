@@ -11,7 +11,7 @@ from limbeck.core.facts import Fact
 from limbeck.mechanics.build import teacher_candidate
 from limbeck.pipeline.folder import held
 from limbeck.pipeline.journal import Journal, read
-from limbeck.pipeline.looks import count_look
+from limbeck.pipeline.looks import Looked, count_look
 from limbeck.pipeline.store import Store, digest, remove_temporaries, write
 from limbeck.testing import small_task
 
@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
 
 
 def test_looks_are_counted_by_data_and_a_resumed_run_looks_once(tmp_path):
-    look = lambda data, run, artifact: count_look(tmp_path, fingerprint=data, run=run, artifact=artifact)  # noqa: E731
+    look = lambda data, run, artifact: count_look(tmp_path, Looked(fingerprint=data), run=run, artifact=artifact).number  # noqa: E731
     assert [look("d", "a", "1"), look("d", "a", "1"), look("d", "b", "1"), look("e", "a", "1"), look("d", "a", "2")] == [1, 1, 2, 1, 3]
 
 

@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 from limbeck import api
 from limbeck.core.errors import ConfigError, RunError, TaskError
 from limbeck.core.seal import sealed
+from limbeck.intake.classes import class_names
 from limbeck.pipeline import chapters, flips, samples, telling
 from limbeck.pipeline.flips import Shower
 from limbeck.pipeline.reading import opened
@@ -361,7 +362,7 @@ def task_of(data):
 def test_text_is_shown_as_text():
     shown = samples.sample(task_of(Texts()), "test", 3)
     assert shown.text.startswith("<b>message 3</b>x") and len(shown.text) == 280 and "of 316 characters" in shown.note
-    assert samples.class_names(task_of(Texts()), "test") == ("ham", "spam") and samples.class_names(small_task(), "test") == ()
+    assert class_names(task_of(Texts()), "test") == ("ham", "spam") and class_names(small_task(), "test") == ()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from limbeck.report.story import (
     Part,
     Picture,
     Profile,
+    Quantile,
     Reliability,
     Reproduce,
     Sample,
@@ -53,6 +54,7 @@ def everything() -> Story:
     """Every section filled; what comes from data is EVIL wherever text may stand."""
     passed = Limit(gate="retention", status="PASS", reason=EVIL, limit=0.95, measured=0.99, low=0.97)
     failed = Limit(gate="speedup_p50", status="FAIL", reason=EVIL, limit=4.0, measured=2.0, low=1.9, high=2.1)
+    quantiles = {"p50": Quantile(value_ms=0.35, low_ms=0.34, high_ms=0.36), "p90": Quantile(value_ms=0.55, low_ms=0.5)}
     steps = (
         Step(name=EVIL, technique="distill", status="PASS", model=model(EVIL, 0.5), gates=(passed,), seconds=3.0),
         Step(name="prune", technique="prune", status="FAIL", model=model("prune", 0.4), gates=(failed,), seconds=300.0, tries=2),
@@ -82,7 +84,8 @@ def everything() -> Story:
         judged=(model("baseline", split="test"), model("final", 0.5, split="test"), model("control", 0.6, split="test")),
         validation=model("baseline"),
         timings=tuple(
-            Timing(name=n, samples_ms=tuple(0.1 * k + 0.001 * i for i in range(500)), turns=100, disturbed=k == 2) for k, n in ((1, "baseline"), (2, "final"), (3, "control"))
+            Timing(name=n, samples_ms=tuple(0.1 * k + 0.001 * i for i in range(500)), turns=100, quantiles=quantiles, note=EVIL if k == 2 else "", warm_up="16 in 0.1 s")
+            for k, n in ((1, "baseline"), (2, "final"), (3, "control"))
         ),
         flips=Flips(samples=100, both_right=80, both_wrong=10, lost=told, won=told[:1], lost_total=4, won_total=6, p_value=0.5),
         confusion=Confusion(classes=(EVIL, "b"), before=counts, after=((4, 2), (1, 3))),

@@ -10,11 +10,25 @@ from limbeck.core.contract import Contract
 from limbeck.core.errors import ConfigError, Interrupted, LimbeckError, near
 from limbeck.core.evidence import Status, Verdict
 from limbeck.core.proof import Proof
+from limbeck.evaluation.studies.answers import ANSWERS
+from limbeck.evaluation.studies.cold_start import COLD_START
+from limbeck.evaluation.studies.columns import COLUMNS
+from limbeck.evaluation.studies.edges import EDGES
+from limbeck.evaluation.studies.energy import ENERGY
+from limbeck.evaluation.studies.forgotten import FORGOTTEN
+from limbeck.evaluation.studies.found_slices import FOUND_SLICES
+from limbeck.evaluation.studies.kernels import KERNELS
+from limbeck.evaluation.studies.layers import LAYERS
+from limbeck.evaluation.studies.memory import MEMORY
+from limbeck.evaluation.studies.outside import OUTSIDE
+from limbeck.evaluation.studies.saturation import SATURATION
+from limbeck.evaluation.studies.shift import SHIFT
 from limbeck.evaluation.studies.study import Data, Setting, Side, Study
+from limbeck.evaluation.studies.throughput import THROUGHPUT
 
 __all__ = ["ALL", "MISSING", "Data", "Setting", "Side", "Study", "answering", "chosen", "taken", "verdict"]
 
-ALL: tuple[Study, ...] = ()
+ALL: tuple[Study, ...] = (COLUMNS, ANSWERS, FORGOTTEN, FOUND_SLICES, LAYERS, SHIFT, OUTSIDE, EDGES, KERNELS, SATURATION, COLD_START, THROUGHPUT, MEMORY, ENERGY)
 MISSING = "missing"  # the key under which a study that wasn't made says why
 Keeping = Callable[[Study, Callable[[], Data]], Data]
 
