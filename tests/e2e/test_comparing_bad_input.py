@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "evaluation"))
-from foreign_onnx import bytes_model, linear, text_in, voice
 from judging import data, said, write_rows  # noqa: F401 - a fixture
+
+from foreign_onnx import bytes_model, linear, text_in, voice
 
 TASK = ("--task", "task.py:task")
 

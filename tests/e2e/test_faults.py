@@ -156,7 +156,7 @@ def test_looks_that_are_counted_at_once_are_all_counted(tmp_path):
 # ---- a crash beside the run ----
 
 CRASHES = """#!/bin/sh
-case "$*" in *limbeck.evaluation.child*) echo >> "{folder}/calls";; *) exec "{python}" "$@";; esac
+case "$*" in *limbeck.evaluation.processes.child*) echo >> "{folder}/calls";; *) exec "{python}" "$@";; esac
 if [ "$(wc -l < "{folder}/calls")" -eq {at} ]; then kill -{signal} $$; fi
 exec "{python}" "$@"
 """
@@ -390,7 +390,7 @@ def started(project: Path) -> subprocess.Popen[str]:
 
 def measuring(pid: int) -> list[psutil.Process]:
     with suppress(psutil.Error):
-        return [c for c in psutil.Process(pid).children() if "limbeck.evaluation.child" in c.cmdline()]
+        return [c for c in psutil.Process(pid).children() if "limbeck.evaluation.processes.child" in c.cmdline()]
     return []
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "evaluation"))
-from foreign_onnx import linear
 from judging import data, said, write_rows  # noqa: F401 - a fixture
 from project import write_project
 
 import limbeck
+from foreign_onnx import linear
 from limbeck import Contract, Gate, Plan, Stage
 from limbeck.core.proof import Proof
 from limbeck.testing import small_task
@@ -24,7 +20,7 @@ NONE = Proof(studies="none")
 # A kernel that crashes: in whatever process is asked for answers, artifacts of more or fewer bytes than those named die at a batch of more than 32.
 CRASHES = """
 import os, signal, sys
-if "limbeck.evaluation.answering" in sys.orig_argv:
+if "limbeck.evaluation.processes.answering" in sys.orig_argv:
     from limbeck.runtimes import onnxruntime
     answer, load = onnxruntime.OnnxSession.__call__, onnxruntime.load
     def opened(artifact, threads=1):
@@ -101,7 +97,7 @@ def test_one_batch_of_a_module_is_answered_apart_as_here(tmp_path, monkeypatch):
     """The rows of the metric are those of a session in this process, bit for bit."""
     from limbeck.core.candidate import Artifact
     from limbeck.evaluation import quality
-    from limbeck.evaluation.apart import Apart
+    from limbeck.evaluation.processes.apart import Apart
     from limbeck.mechanics.build import rebuild, teacher_candidate
     from limbeck.mechanics.data import example
     from limbeck.runtimes.onnxruntime import ONNXRUNTIME

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "evaluation"))
-from foreign_onnx import LENGTH, bytes_model, picky, voice
 from judging import data, said  # noqa: F401 - a fixture
 from project import limbeck as command_line
 from project import write_project
+from torch import nn
 
 import limbeck
+from foreign_onnx import LENGTH, bytes_model, picky, voice
 from limbeck.core.errors import TaskError
 from limbeck.core.proof import Proof
 from limbeck.pipeline import judging

@@ -151,7 +151,7 @@ def test_a_killed_parent_leaves_no_child_that_measures(tmp_path):
     children: list[psutil.Process] = []
     deadline = time.monotonic() + 60
     while not children and time.monotonic() < deadline:
-        children = [c for c in psutil.Process(parent.pid).children() if "limbeck.evaluation.child" in c.cmdline()]
+        children = [c for c in psutil.Process(parent.pid).children() if "limbeck.evaluation.processes.child" in c.cmdline()]
         time.sleep(0.02)
     time.sleep(1.0)  # into its turns
     assert children and children[0].is_running(), "nothing was measured"

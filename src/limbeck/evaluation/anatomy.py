@@ -21,8 +21,8 @@ from limbeck.core.errors import ArtifactError
 from limbeck.core.evidence import Latency
 from limbeck.core.task import Task
 from limbeck.evaluation import feeds, measure
-from limbeck.evaluation.apart import Apart
-from limbeck.evaluation.child import waiting_ns
+from limbeck.evaluation.processes.apart import Apart
+from limbeck.evaluation.processes.child import waiting_ns
 from limbeck.mechanics.data import arguments, batch_of, example, feed
 from limbeck.mechanics.quantizers import quantizers_of
 from limbeck.runtimes import runtime

@@ -10,7 +10,7 @@ import numpy as np
 
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError, Interrupted
-from limbeck.evaluation.apart import Apart
+from limbeck.evaluation.processes.apart import Apart
 from limbeck.runtimes.card import Feed, InputSpec
 
 if TYPE_CHECKING:

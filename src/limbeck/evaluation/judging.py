@@ -16,11 +16,11 @@ from limbeck.core.metric import Rows
 from limbeck.core.proof import Proof
 from limbeck.core.task import Task
 from limbeck.evaluation import feeds, measure, quality, slices, studies
-from limbeck.evaluation.apart import Apart
 from limbeck.evaluation.behaviour import Behaviour
 from limbeck.evaluation.feeds import Fed
 from limbeck.evaluation.gates import Examined, contract_verdicts, intervals, limits_on_percentiles, percentiles, speedup
 from limbeck.evaluation.likeness import likeness
+from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.studies import Setting, Side
 from limbeck.evaluation.subject import Subject
 from limbeck.stats.bootstrap import Interval

@@ -1,4 +1,4 @@
-"""Latency, memory and download size of artifacts, each measured in a fresh process of its own (`limbeck.evaluation.child`)."""
+"""Latency, memory and download size of artifacts, each measured in a fresh process of its own (`limbeck.evaluation.processes.child`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError, ConfigError, Interrupted
 from limbeck.core.evidence import Latency, WarmUp
-from limbeck.evaluation.apart import ending, last_line, raised
+from limbeck.evaluation.processes.apart import ending, last_line, raised
 from limbeck.runtimes import runtime
 from limbeck.runtimes.card import OperatorTime
 
@@ -167,7 +167,7 @@ def asked(
     timeout_s: float = TIMEOUT_S,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """What a fresh process answers to a request that `limbeck.evaluation.child` knows. Raises: as `latency`."""
+    """What a fresh process answers to a request that `limbeck.evaluation.processes.child` knows. Raises: as `latency`."""
     return _answer(artifacts, feed, threads=threads, timeout_s=timeout_s, stop=stop, request=dict(request))
 
 
@@ -182,7 +182,7 @@ def _answer(artifacts: Sequence[Artifact], feed: Mapping[str, np.ndarray], *, th
         listed = [{"path": str(a.path.absolute()), "runtime": a.runtime} for a in artifacts]
         request = {**request, "artifacts": listed, "feed": str(arrays), "names": list(feed), "threads": threads, "at": str(at), "asked": time.monotonic_ns()}
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        command = [sys.executable, "-P", "-m", "limbeck.evaluation.child"]  # -P: a numpy.py in the user's folder isn't numpy
+        command = [sys.executable, "-P", "-m", "limbeck.evaluation.processes.child"]  # -P: a numpy.py in the user's folder isn't numpy
         try:
             done = _ended(command, request, environment=environment, timeout_s=timeout_s, stop=stop)
         except subprocess.TimeoutExpired as error:

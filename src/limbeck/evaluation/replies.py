@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from limbeck.core.errors import ArtifactError, Interrupted, TaskError
-from limbeck.evaluation.apart import Apart
+from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.quality import BATCH
 from limbeck.evaluation.studies.study import Setting, Side
 from limbeck.mechanics.data import batches, feed, labels

@@ -22,9 +22,9 @@ from limbeck.core.proof import Proof
 from limbeck.core.task import Task
 from limbeck.core.technique import Log
 from limbeck.evaluation import environment, measure, quality, slices
-from limbeck.evaluation.apart import Apart
 from limbeck.evaluation.behaviour import Behaviour
 from limbeck.evaluation.gates import Examined, intervals, limits_on_percentiles, percentiles
+from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.studies import Data, Setting, Side, Study, taken
 from limbeck.intake.fingerprint import fingerprint
 from limbeck.mechanics.build import rebuild

@@ -16,7 +16,7 @@ from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ConfigError, RunError
 from limbeck.core.evidence import Status
 from limbeck.core.facts import Fact
-from limbeck.evaluation.apart import Apart
+from limbeck.evaluation.processes.apart import Apart
 from limbeck.package import bom, card, golden
 from limbeck.package import manifest as manifests
 from limbeck.package.answers import answers

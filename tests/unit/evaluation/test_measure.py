@@ -17,8 +17,8 @@ from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError, ConfigError
 from limbeck.core.evidence import Latency
 from limbeck.evaluation import measure
-from limbeck.evaluation.child import steady, take_turns, waiting_ns, warm_up
-from limbeck.evaluation.until import MOST_BLOCKS, Goal, Rounds
+from limbeck.evaluation.processes.child import steady, take_turns, waiting_ns, warm_up
+from limbeck.evaluation.processes.until import MOST_BLOCKS, Goal, Rounds
 
 X = {"x": np.ones((1, 64), np.float32)}
 
@@ -315,7 +315,7 @@ def test_feed_that_does_not_fit_is_named(tmp_path):
 
 
 def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process(os.getpid()).children() if "limbeck.evaluation.child" in " ".join(p.cmdline())]
+    return [p for p in psutil.Process(os.getpid()).children() if "limbeck.evaluation.processes.child" in " ".join(p.cmdline())]
 
 
 def test_child_that_is_killed_is_an_error_with_its_signal(tmp_path):

@@ -144,7 +144,7 @@ import sys
 from pathlib import Path
 import limbeck.runtimes as runtimes
 from limbeck.core.candidate import Artifact
-import limbeck.evaluation.child
+import limbeck.evaluation.processes.child
 session = runtimes.of_file({str(path)!r}).load(Artifact(Path({str(path)!r}), "onnxruntime"), 1)
 out = session(runtimes.random_feed(session.inputs, 2, 0))
 print(session.inputs[0].dtype, {{k: v.shape for k, v in out.items()}}, "torch" in sys.modules, "onnx" in sys.modules)

@@ -13,7 +13,7 @@ import numpy as np
 from limbeck.core.errors import Interrupted, LimbeckError
 from limbeck.core.metric import Rows
 from limbeck.core.task import Task
-from limbeck.evaluation.apart import Apart
+from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.studies.study import BASELINE, CANDIDATE, Data, Setting, Side, Study
 from limbeck.runtimes import parity
 from limbeck.runtimes.card import Session, fixed_batch

@@ -11,7 +11,7 @@ import numpy as np
 from limbeck.core.errors import Interrupted, TaskError
 from limbeck.core.foreign import users_code
 from limbeck.core.task import Task
-from limbeck.evaluation.apart import Apart
+from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.quality import BATCH
 from limbeck.evaluation.ranges import Ranges, counting, ranges_of, stays
 from limbeck.evaluation.studies.study import BASELINE, CANDIDATE, Data, Setting, Study, needs_task

@@ -14,8 +14,8 @@ import numpy as np
 from limbeck.core.errors import Interrupted
 from limbeck.core.metric import Rows
 from limbeck.core.task import Task
-from limbeck.evaluation.apart import Apart
 from limbeck.evaluation.machine import read_machine
+from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.studies.study import Data, Setting, Study
 from limbeck.runtimes import parity
 from limbeck.runtimes.card import Session, fixed_batch

@@ -16,7 +16,7 @@ from limbeck.core.evidence import Status, Verdict
 from limbeck.core.metric import Metric
 from limbeck.core.task import Task
 from limbeck.evaluation import quality
-from limbeck.evaluation.apart import Apart
+from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.shifted import CORRUPTED, Point, bounds_of, kept_at, mean_kept, over_all, value_of
 from limbeck.evaluation.studies.study import BASELINE, CANDIDATE, Data, Setting, Study, needs_task
 from limbeck.intake.fingerprint import spread

@@ -1,4 +1,4 @@
-"""The measured process: `python -m limbeck.evaluation.child` takes a request (JSON) on stdin and answers (JSON) on stdout.
+"""The measured process: `python -m limbeck.evaluation.processes.child` takes a request (JSON) on stdin and answers (JSON) on stdout.
 
 It imports numpy and the runtimes of the artifacts that it is given, nothing else, so that nobody's memory or threads but theirs
 are in the numbers. What a library prints goes to stderr.
@@ -24,9 +24,9 @@ import numpy as np
 
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError, LimbeckError
-from limbeck.evaluation import instruments
-from limbeck.evaluation.until import Goal, Rounds
-from limbeck.evaluation.watch import Watch
+from limbeck.evaluation.processes import instruments
+from limbeck.evaluation.processes.until import Goal, Rounds
+from limbeck.evaluation.processes.watch import Watch
 from limbeck.runtimes import runtime
 from limbeck.runtimes.card import Session
 

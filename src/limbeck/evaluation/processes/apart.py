@@ -18,8 +18,8 @@ import numpy as np
 
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError, ConfigError, Interrupted, MissingLibrary
-from limbeck.evaluation.frames import received, send
-from limbeck.evaluation.shared import Shared
+from limbeck.evaluation.processes.frames import received, send
+from limbeck.evaluation.processes.shared import Shared
 from limbeck.runtimes import installed
 from limbeck.runtimes.card import Feed, InputSpec
 
@@ -49,7 +49,7 @@ class Apart:
         self._alive, ours = os.pipe()
         self._stderr, self._shared = tempfile.TemporaryFile(), Shared()  # noqa: SIM115 - closed by `_end`
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        command = [sys.executable, "-P", "-m", "limbeck.evaluation.answering"]  # -P: a numpy.py in the user's folder isn't numpy
+        command = [sys.executable, "-P", "-m", "limbeck.evaluation.processes.answering"]  # -P: a numpy.py in the user's folder isn't numpy
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._stderr, "bufsize": 0}
         try:
             self._process = subprocess.Popen(command, env=environment, pass_fds=(self._alive, self._shared.handle), start_new_session=True, **pipes)

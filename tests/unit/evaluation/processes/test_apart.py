@@ -15,10 +15,10 @@ from foreign_onnx import LENGTH, bytes_model, linear, text_in, voice
 
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError, Interrupted, MissingLibrary
-from limbeck.evaluation import apart
-from limbeck.evaluation.apart import Apart
-from limbeck.evaluation.frames import received, send
-from limbeck.evaluation.shared import Shared
+from limbeck.evaluation.processes import apart
+from limbeck.evaluation.processes.apart import Apart
+from limbeck.evaluation.processes.frames import received, send
+from limbeck.evaluation.processes.shared import Shared
 from limbeck.runtimes import runtime
 from limbeck.runtimes.onnxruntime import ONNXRUNTIME
 
@@ -28,7 +28,7 @@ def artifact(path: Path) -> Artifact:
 
 
 def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process(os.getpid()).children() if "limbeck.evaluation.answering" in " ".join(p.cmdline())]
+    return [p for p in psutil.Process(os.getpid()).children() if "limbeck.evaluation.processes.answering" in " ".join(p.cmdline())]
 
 
 @pytest.mark.parametrize("batch", [1, 5, 300])
@@ -143,7 +143,7 @@ def test_it_ends_with_its_owner_and_with_its_parent(tmp_path):
     del session
     assert not children()
     code = (
-        "import os, signal\nfrom pathlib import Path\nfrom limbeck.core.candidate import Artifact\nfrom limbeck.evaluation.apart import Apart\n"
+        "import os, signal\nfrom pathlib import Path\nfrom limbeck.core.candidate import Artifact\nfrom limbeck.evaluation.processes.apart import Apart\n"
         f"session = Apart(Artifact(Path({str(tmp_path / 'linear.onnx')!r}), 'onnxruntime'), threads=1)\n"
         "print(session._process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from limbeck.core.errors import ArtifactError
-from limbeck.evaluation import instruments
+from limbeck.evaluation.processes import instruments
 from limbeck.runtimes.card import InputSpec
 
 

@@ -1,6 +1,6 @@
-"""The process of a session apart: `python -m limbeck.evaluation.answering` loads an artifact and answers feeds until its pipe closes.
+"""The process of a session apart: `python -m limbeck.evaluation.processes.answering` loads an artifact and answers feeds until its pipe closes.
 
-The request is the first message on stdin (`limbeck.evaluation.frames`); answers go to what was stdout, what a library prints to stderr.
+The request is the first message on stdin (`limbeck.evaluation.processes.frames`); answers go to what was stdout, what a library prints to stderr.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import LimbeckError
-from limbeck.evaluation.child import end_with_parent
-from limbeck.evaluation.frames import received, send
-from limbeck.evaluation.shared import Shared
+from limbeck.evaluation.processes.child import end_with_parent
+from limbeck.evaluation.processes.frames import received, send
+from limbeck.evaluation.processes.shared import Shared
 from limbeck.runtimes import runtime
 from limbeck.runtimes.card import Session
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from limbeck.evaluation.watch import EVERY_NS, Watch, clock_moved, gigahertz
+from limbeck.evaluation.processes.watch import EVERY_NS, Watch, clock_moved, gigahertz
 
 
 class Made:
