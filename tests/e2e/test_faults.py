@@ -176,7 +176,7 @@ def test_a_runtime_that_crashes_fails_its_stage_and_the_run_goes_on(tmp_path, mo
     task, contract = small_task(), Contract(size_ratio=1.5)
     stages = (Stage(technique="prune", config={"ratio": 0.3, "round_to": 4}, gate=Gate(pays="either", shrink=1.05, retention=0.0)),)
     stages += (Stage(technique="quantize", config={"samples": 64}, gate=Gate(pays="bytes", shrink=1.05, retention=0.0)),)
-    run = lambda: limbeck.compress(task, contract, Plan(stages=stages, control=False), root=tmp_path / "runs", timing_seconds=0.05)  # noqa: E731
+    run = lambda: limbeck.compress(task, contract, Plan(stages=stages, control=False), root=tmp_path / "runs", timing_seconds=0.05, proof=limbeck.Proof(studies="none"))  # noqa: E731
     with monkeypatch.context() as patch:
         patch.setattr(measure.sys, "executable", crashing(tmp_path, at=1, name="KILL"))
         first = run().summary
@@ -223,7 +223,7 @@ stages = (
     Stage(technique="distill", config={"student": "crashing", "training": {"epochs": 1}}, gate=gate),
     Stage(technique="quantize", config={"samples": 64}, gate=gate),
 )
-found = limbeck.compress(task, Contract(size_ratio=1.5), Plan(stages=stages, control=False), root=sys.argv[1], timing_seconds=0.05)
+found = limbeck.compress(task, Contract(size_ratio=1.5), Plan(stages=stages, control=False), root=sys.argv[1], timing_seconds=0.05, proof=limbeck.Proof(studies="none"))
 print([(s["verdict"], s["error"]) for s in found.summary["stages"]])
 """
 

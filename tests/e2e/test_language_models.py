@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from limbeck import Contract, Gate, Plan, Stage, Task, compress, perplexity
+from limbeck import Contract, Gate, Plan, Proof, Stage, Task, compress, perplexity
 from limbeck.evaluation import quality
 from limbeck.mechanics.families.decoder import decoder
 from limbeck.runtimes import runtime
@@ -51,7 +51,7 @@ def task() -> Task:
 def run(task: Task, root: Path, **config: Any) -> tuple[Any, list[dict[str, Any]]]:
     student = {"student": "limbeck:decoder", "options": {"width": 16, "heads": 2, "layers": 1}, "training": TRAINING}
     plan = Plan(stages=(Stage(technique="distill", config=student | config, gate=Gate(pays="bytes", shrink=2)),), control=False)
-    done = compress(task, Contract(max_drop=1.0, size_ratio=2), plan, name="run", root=root)
+    done = compress(task, Contract(max_drop=1.0, size_ratio=2), plan, name="run", root=root, proof=Proof(studies="none"))
     return done, [json.loads(line) for line in (root / "run" / "journal.jsonl").read_text().splitlines()]
 
 
@@ -84,4 +84,4 @@ def test_a_student_with_another_vocabulary_is_refused_with_both_sizes(task, tmp_
     wider = Task(**{**vars(task), "models": {**task.models, "wide": lambda: decoder(vocabulary=15, width=16, layers=1, heads=2, length=T)}})
     plan = Plan(stages=(Stage(technique="distill", config={"student": "wide", "training": TRAINING, "on_policy": {"prompt_tokens": 4}}),), control=False)
     with pytest.raises(TaskError, match="teacher's vocabulary has 12 tokens, the student's 15"):
-        compress(wider, Contract(max_drop=1.0, size_ratio=1.5), plan, root=tmp_path)
+        compress(wider, Contract(max_drop=1.0, size_ratio=1.5), plan, root=tmp_path, proof=Proof(studies="none"))

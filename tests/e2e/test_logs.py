@@ -38,7 +38,9 @@ def test_without_a_terminal_there_are_plain_lines(tmp_path):
 
 def test_a_library_user_hears_the_events_and_nothing_is_printed(tmp_path, caplog, capfd):
     with caplog.at_level(logging.INFO, logger="limbeck"):
-        result = limbeck.compress(small_task(), Contract(retention=0.5), Plan(stages=(Stage(technique="quantize"),)), root=tmp_path, timing_seconds=0.1)
+        result = limbeck.compress(
+            small_task(), Contract(retention=0.5), Plan(stages=(Stage(technique="quantize"),)), root=tmp_path, timing_seconds=0.1, proof=limbeck.Proof(studies="none")
+        )
     assert result.verdict == "REFUSED"
     assert any(r.name == "limbeck.run" and r.getMessage().startswith("exporting candidate=the baseline") for r in caplog.records)
     assert capfd.readouterr() == ("", "")

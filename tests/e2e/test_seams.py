@@ -28,7 +28,7 @@ def distill(student: str, *, training: Training = SHORT, **config) -> Stage:
 
 def compressed(task: Task, root: Path, *stages: Stage, control: bool = False, **limits: float) -> limbeck.Run:
     contract = Contract(**(limits or {"size_ratio": 1.5}))  # type: ignore[arg-type]
-    return limbeck.compress(task, contract, Plan(stages=stages, control=control), root=root, timing_seconds=0.1)
+    return limbeck.compress(task, contract, Plan(stages=stages, control=control), root=root, timing_seconds=0.1, proof=limbeck.Proof(studies="none"))
 
 
 def fitted(make, data, *, loss=nn.functional.cross_entropy, steps: int = 60, rate: float = 1e-2) -> dict[str, torch.Tensor]:
@@ -178,9 +178,11 @@ def test_an_ensemble_of_three_is_one_teacher(tmp_path, join):
     result = compressed(task, tmp_path, distill("small", training=Training(epochs=10, batch_size=16, learning_rate=5e-3)), size_ratio=3, retention=0.5)
     assert result.verdict == "PASS", result.summary
     members = [
-        limbeck.evaluate(Task(models={"teacher": lambda w=w: SmallNet(w)}, weights={"teacher": s}, splits=base.splits, metric=accuracy()), split="validation")["subjects"][0][
-            "size_bytes"
-        ]
+        limbeck.evaluate(
+            Task(models={"teacher": lambda w=w: SmallNet(w)}, weights={"teacher": s}, splits=base.splits, metric=accuracy()),
+            split="validation",
+            proof=limbeck.Proof(studies="none"),
+        )["subjects"][0]["size_bytes"]
         for w, s in zip((8, 12, 16), weights, strict=True)
     ]
     assert result.summary["baseline"]["size_bytes"] > 0.9 * sum(members)  # the baseline is all three
@@ -239,7 +241,7 @@ def test_stop_ends_the_run(tmp_path):
 
 
 def test_without_a_plan_limbeck_plans(tmp_path):
-    result = limbeck.compress(small_task(), Contract(size_ratio=1.5, retention=0.3), root=tmp_path, timing_seconds=0.1)
+    result = limbeck.compress(small_task(), Contract(size_ratio=1.5, retention=0.3), root=tmp_path, timing_seconds=0.1, proof=limbeck.Proof(studies="none"))
     assert [s["technique"] for s in result.summary["plan"]["stages"]] == ["distill", "quantize"]
     assert any("student of the task's own" in r for r in result.summary["plan"]["reasons"])
 
@@ -254,7 +256,15 @@ def test_an_unknown_technique_or_option_is_refused_before_anything_runs(tmp_path
 
 def test_what_another_device_must_show_is_unverified_here(tmp_path):
     contract = Contract(size_ratio=1.5, latency_p90_ms=1e-6)
-    result = limbeck.compress(small_task(), contract, Plan(stages=(stage("quantize"),), control=False), target=limbeck.Target(host="imported"), root=tmp_path, timing_seconds=0.1)
+    result = limbeck.compress(
+        small_task(),
+        contract,
+        Plan(stages=(stage("quantize"),), control=False),
+        target=limbeck.Target(host="imported"),
+        root=tmp_path,
+        timing_seconds=0.1,
+        proof=limbeck.Proof(studies="none"),
+    )
     assert {v["gate"]: v["status"] for v in result.summary["contract"]} == {"size_ratio": "PASS", "latency_p90_ms": "UNVERIFIED"}
     assert result.exit_code == 4 and result.summary["final"]["latency_ms"] is None
 

@@ -85,6 +85,6 @@ def test_distill_matches_features_by_name(tmp_path):
     ]
     config = {"student": "small", "terms": terms, "training": {"epochs": 3, "batch_size": 32}}
     plan = Plan(stages=(Stage(technique="distill", config=config, gate=Gate(pays="bytes", shrink=1.0, retention=0.0)),), control=False)
-    result = limbeck.compress(small_task(), Contract(size_ratio=1.5), plan, root=tmp_path, timing_seconds=0.1)
+    result = limbeck.compress(small_task(), Contract(size_ratio=1.5), plan, root=tmp_path, timing_seconds=0.1, proof=limbeck.Proof(studies="none"))
     history = result.summary["stages"][0]["claims"]["history"]
     assert len(history) == 3 and all(row["similarity_preserving"] > 0 for row in history)

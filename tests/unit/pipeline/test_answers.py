@@ -128,7 +128,7 @@ def test_a_run_keeps_features_and_says_so(tmp_path):
     plan = Plan(stages=(Stage(technique="distill", config=config, gate=Gate(pays="bytes", shrink=1.0, retention=0.0)),), control=False)
 
     def told(name: str, **options) -> list[dict]:
-        limbeck.compress(small_task(), Contract(size_ratio=1.5), plan, root=tmp_path, name=name, timing_seconds=0.1, **options)
+        limbeck.compress(small_task(), Contract(size_ratio=1.5), plan, root=tmp_path, name=name, timing_seconds=0.1, proof=limbeck.Proof(studies="none"), **options)
         lines = [json.loads(line) for line in (tmp_path / name / "journal.jsonl").read_text().splitlines()]
         return [line["data"] for line in lines if line["event"] == "teacher's answers"]
 

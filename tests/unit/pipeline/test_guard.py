@@ -45,7 +45,7 @@ def test_what_cannot_fit_is_refused_with_the_figures(tmp_path, kind):
 
 def test_a_run_that_cannot_fit_is_refused_before_it_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Free(guard.LEAST_FREE_BYTES + 1000))
-    result = limbeck.compress(small_task(), Contract(size_ratio=1.5), PLAN, root=tmp_path, timing_seconds=0.1)
+    result = limbeck.compress(small_task(), Contract(size_ratio=1.5), PLAN, root=tmp_path, timing_seconds=0.1, proof=limbeck.Proof(studies="none"))
     assert result.exit_code == 5 and "of memory" in result.summary["refusal"]["reason"] and "batch_size" in result.summary["refusal"]["fix"]
     assert not (result.folder / "stages").exists()
 
@@ -56,9 +56,9 @@ def test_memory_that_runs_out_stops_with_a_checkpoint_and_the_run_goes_on(tmp_pa
     real, short = psutil.virtual_memory, lambda: Free(1 << 20)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: short() if list(tmp_path.glob("run/checkpoints/*")) else real())
     with pytest.raises(RunError, match=r"only 1 MiB of memory are free; close other programs. What was done is on disk; run the same command again"):
-        limbeck.compress(small_task(), Contract(size_ratio=1.5), PLAN, root=tmp_path, timing_seconds=0.1)
+        limbeck.compress(small_task(), Contract(size_ratio=1.5), PLAN, root=tmp_path, timing_seconds=0.1, proof=limbeck.Proof(studies="none"))
     monkeypatch.setattr(psutil, "virtual_memory", real)
-    assert limbeck.compress(small_task(), Contract(size_ratio=1.5), PLAN, root=tmp_path, timing_seconds=0.1).verdict == "PASS"
+    assert limbeck.compress(small_task(), Contract(size_ratio=1.5), PLAN, root=tmp_path, timing_seconds=0.1, proof=limbeck.Proof(studies="none")).verdict == "PASS"
 
 
 def test_the_watch_asks_seldom_and_passes_a_stop_on(tmp_path, monkeypatch):

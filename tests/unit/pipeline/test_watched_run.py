@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from limbeck import Contract, Gate, Plan, Recovery, Stage, Training, compress
+from limbeck import Contract, Gate, Plan, Proof, Recovery, Stage, Training, compress
 from limbeck.cli.render import run as shown
 from limbeck.pipeline import telling
 from limbeck.pipeline.context import QuietLog
@@ -26,7 +26,7 @@ def plan(teacher_weight: float = 0.5) -> Plan:
 def run(tmp_path_factory):
     log = QuietLog()
     folder = tmp_path_factory.mktemp("watched")
-    return compress(small_task(), Contract(retention=0.1, size_ratio=1.01), plan(), root=folder, log=log, timing_seconds=0.05), log
+    return compress(small_task(), Contract(retention=0.1, size_ratio=1.01), plan(), root=folder, log=log, timing_seconds=0.05, proof=Proof(studies="none")), log
 
 
 def test_every_training_is_watched_live_and_kept(run):
@@ -67,7 +67,9 @@ def passed(tmp_path_factory):
     log = QuietLog()
     shaken = dataclasses.replace(task, weights={"teacher": weights})
     stages = Plan(stages=plan(teacher_weight=0.05).stages[:1], control=False)
-    return compress(shaken, Contract(retention=0.1, size_ratio=1.01), stages, root=tmp_path_factory.mktemp("passed"), log=log, timing_seconds=0.05), log
+    return compress(
+        shaken, Contract(retention=0.1, size_ratio=1.01), stages, root=tmp_path_factory.mktemp("passed"), log=log, timing_seconds=0.05, proof=Proof(studies="none")
+    ), log
 
 
 def test_a_worse_teacher_is_told_in_log_journal_and_report(passed):

@@ -8,7 +8,9 @@ from limbeck.testing import small_task
 
 def test_a_run_shows_its_verdict_limits_and_stages_and_leads_on(tmp_path):
     stages = (Stage(technique="quantize", config={"samples": 64}, gate=Gate(pays="bytes", shrink=1.05, retention=0.0)),)
-    run = limbeck.compress(small_task(), limbeck.Contract(size_ratio=1.5), Plan(stages=stages, control=False), root=tmp_path, timing_seconds=0.05)
+    run = limbeck.compress(
+        small_task(), limbeck.Contract(size_ratio=1.5), Plan(stages=stages, control=False), root=tmp_path, timing_seconds=0.05, proof=limbeck.Proof(studies="none")
+    )
     shown = run._repr_html_()
     assert all(text in shown for text in ("PASS", "size_ratio", "quantize", "baseline", f"{run.summary['final']['size_bytes']:,}"))
     again = limbeck.Run.open(tmp_path / "run")
