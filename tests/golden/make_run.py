@@ -36,11 +36,11 @@ def plan() -> Plan:
     )
 
 
-def carried_out(root: Path, name: str, *, stages: int | None = None) -> limbeck.Run:
-    """The run, below `root`; its first `stages` alone where that is asked."""
+def carried_out(root: Path, name: str, *, stages: int | None = None, studies: str = "none") -> limbeck.Run:
+    """The run, below `root`; its first `stages` alone where that is asked, and these studies."""
     whole = plan()
     shown = Plan(stages=whole.stages[:stages], control=False)
-    return limbeck.compress(task(), Contract(retention=0.3, size_ratio=1.5), shown, root=root, name=name, timing_seconds=0.1, proof=limbeck.Proof(studies="none"))
+    return limbeck.compress(task(), Contract(retention=0.3, size_ratio=1.5), shown, root=root, name=name, timing_seconds=0.1, proof=limbeck.Proof(studies=studies, seconds=0.1))
 
 
 def main(name: str) -> int:
@@ -48,7 +48,7 @@ def main(name: str) -> int:
         sys.stderr.write(f"{RUNS / name} exists; a run of the past is not made again. Give another name.\n")
         return 2
     with tempfile.TemporaryDirectory() as folder:
-        made = carried_out(Path(folder), name).folder
+        made = carried_out(Path(folder), name, studies="all").folder
         api.gc(made, delete=True)
         (made / LOCK).unlink()
         RUNS.mkdir(exist_ok=True)
