@@ -91,15 +91,20 @@ def _latency(subjects: Sequence[Mapping[str, Any]], *, wide: bool) -> list[Row]:
             rows.append((f"{key} ms", [f"{values[0]:.3f}"], f"{bounds[0]}, each bound at 99 %" if bounds[0] else ""))
             continue
         shown = ["–" if v is None else f"{v:.3f} {b}".rstrip() if wide else f"{v:.3f}" for v, b in zip(values, bounds, strict=True)]
-        rows.append((f"{key} ms", shown, _faster(key, values, subjects[-1]["ratios"])))
+        rows.append((f"{key} ms", shown, _faster(key, subjects)))
     return rows
 
 
-def _faster(key: str, values: Sequence[float | None], ratios: Mapping[str, Any] | None) -> str:
+def _faster(key: str, subjects: Sequence[Mapping[str, Any]]) -> str:
+    """The median's ratio with its interval, from turns; of another percentile the plain one, where the bounds of both lie apart."""
+    ratios = subjects[-1]["ratios"]
     if key == "p50" and ratios:
         speed = ratios["speedup_p50"]
         return _times(speed["value"], "faster", "slower", speed["low"], speed["high"])
-    return _times(values[0] / values[1], "faster", "slower") if values[0] and values[1] else ""
+    slow, fast = ((s["latency_ms"] or {}).get(key) for s in subjects)
+    bounds = [(s.get("latency_interval_ms") or {}).get(key) or (None, None) for s in subjects]
+    apart = any(low is None or high is None for low, high in bounds) or max(low for low, _ in bounds) > min(high for _, high in bounds)
+    return (_times(slow / fast, "faster", "slower") if apart else "can't be told apart") if slow and fast else ""
 
 
 def _resources(subjects: Sequence[Mapping[str, Any]]) -> list[Row]:

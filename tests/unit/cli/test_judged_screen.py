@@ -73,6 +73,13 @@ def row(text: str, label: str) -> list[str]:
     return next(line for line in text.splitlines() if line.strip().startswith(label)).split()
 
 
+@pytest.mark.parametrize(("second", "said"), [((0.1, 0.2), "2.00× faster"), ((0.1, 0.5), "can't be told apart")])
+def test_a_ratio_of_percentiles_whose_bounds_overlap_is_not_told(shown, second, said):
+    first = SUBJECT | {"latency_ms": {"p50": 0.4, "p90": 0.4, "p99": None}, "latency_interval_ms": {"p90": [0.3, 0.5]}}
+    other = SECOND | {"latency_ms": {"p50": 0.2, "p90": 0.2, "p99": None}, "latency_interval_ms": {"p90": list(second)}}
+    assert said in " ".join(row(shown(DATA | {"subjects": [first, other]}), "p90 ms"))
+
+
 def test_two_models_side_by_side(shown):
     text = shown(DATA)
     assert text.splitlines()[0] == "PASS b.onnx against a.onnx" and text.index("retention") < text.index("baseline a.onnx") < text.index("p50 ms")
