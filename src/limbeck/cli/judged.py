@@ -102,8 +102,8 @@ def _faster(key: str, subjects: Sequence[Mapping[str, Any]]) -> str:
         speed = ratios["speedup_p50"]
         return _times(speed["value"], "faster", "slower", speed["low"], speed["high"])
     slow, fast = ((s["latency_ms"] or {}).get(key) for s in subjects)
-    bounds = [(s.get("latency_interval_ms") or {}).get(key) or (None, None) for s in subjects]
-    apart = any(low is None or high is None for low, high in bounds) or max(low for low, _ in bounds) > min(high for _, high in bounds)
+    lows, highs = zip(*((s.get("latency_interval_ms") or {}).get(key) or (None, None) for s in subjects), strict=True)
+    apart = None in (*lows, *highs) or max(lows) > min(highs)
     return (_times(slow / fast, "faster", "slower") if apart else "can't be told apart") if slow and fast else ""
 
 
