@@ -36,12 +36,15 @@ from typing import Any
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 NAMED = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod", "os.utime"}
 TIDYING = {"os.remove", "os.rmdir", "os.mkdir", "os.truncate", "step", "subprocess.Popen"}  # what leaves no file that the next start would read
-MEASURED = ("latency", "memory", "twin")  # what a clock or the machine says: kept as records, never equal twice
+MEASURED = ("latency", "memory", "twin", "study")  # what a clock or the machine says: kept as records, never equal twice
 IN_A_CHILD_S = 0.4  # from starting a measuring process to a kill while it works
 Files = dict[str, tuple[int, int, int]]  # path → inode, size, time of change
 
 
 # ---- what a project holds ----
+# what another sitting of the same run measures otherwise
+TIMED = frozenset({"time", "seconds", "latency_ms", "latency_interval_ms", "latency_note", "peak_memory_bytes", "journal_head", "ratios", "sha256"})
+OF_THE_MACHINE = frozenset({"kernels", "cold_start", "throughput", "memory", "energy"})  # studies of it
 
 
 def files_of(project: Path) -> Files:
@@ -96,7 +99,10 @@ def _is_measured(path: Path) -> bool:
 def _steady(data: Any) -> Any:
     """A summary without what a clock or the machine says."""
     if isinstance(data, dict):
-        return {k: _steady(v) for k, v in data.items() if k not in ("time", "seconds", "latency_ms", "peak_memory_bytes", "journal_head", "ratios", "sha256")}
+        kept = {k: v for k, v in data.items() if k not in TIMED}
+        if "studies" in kept:
+            kept["studies"] = {k: v for k, v in kept["studies"].items() if k not in OF_THE_MACHINE}
+        return {k: _steady(v) for k, v in kept.items()}
     return [_steady(v) for v in data] if isinstance(data, list) else data
 
 

@@ -267,7 +267,7 @@ ARTIFACTS = [
     Case("a torn summary", ("summary.json is not JSON",), "RunError", words=("status", "runs/x"), files=(("runs/x/summary.json", b'{"schema": 1,'),)),
     Case(
         "a summary of a later limbeck",
-        ("summary.json.schema is 9; this limbeck reads up to 1", "upgrade"),
+        ("summary.json.schema is 9; this limbeck reads up to 2", "upgrade"),
         "RunError",
         words=("status", "runs/x"),
         files=(("runs/x/summary.json", b'{"schema": 9}'),),

@@ -130,7 +130,7 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_documented_files_are_all_here(documented: Path) -> None:
-    assert sorted(p.name for p in documented.glob("*.py")) == ["dict_task.py", "digits.py", "ensemble.py", "own_metric.py", "task.py", "train.py", "two_outputs.py"]
+    assert sorted(p.name for p in documented.glob("*.py")) == ["dict_task.py", "digits.py", "ensemble.py", "own_metric.py", "sliced.py", "task.py", "train.py", "two_outputs.py"]
     ordinary = (documented / "task.py").read_text().splitlines()
     assert len([line for line in ordinary if line.strip() and not line.startswith("#")]) <= 15
 
