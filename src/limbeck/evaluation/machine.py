@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from limbeck.evaluation.powercap import zones
+
 # what int8, bf16 and FP32 kernels look for; the first name is ours, the others are what systems call it
 INSTRUCTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("AVX2", ("avx2", "hw.optional.avx2_0")),
@@ -138,18 +140,8 @@ def _energy(root: Path, system: str) -> tuple[str | None, str]:
     """The energy counter that can be read, and what is to be said of it."""
     if system == "Darwin":
         return None, "macOS tells energy only to powermetrics, which needs root"
-    found = sorted((root / RAPL).glob("*/energy_uj"))
-    if not found:
-        return None, "this kernel shows no RAPL counter (/sys/class/powercap): usual in a virtual machine or container, and off x86"
-    for path in found:
-        try:
-            int(path.read_text())
-        except PermissionError:
-            return None, f"/{path.relative_to(root)} is there, but only root may read it. To allow it: sudo chmod a+r /{RAPL}/*/energy_uj"
-        except (OSError, ValueError):
-            continue
-        return str(path.parent.name), "RAPL, in microjoules"
-    return None, "the RAPL counters give no number"
+    found, why = zones(root / RAPL)
+    return (found[0].file.parent.name, "RAPL, in microjoules") if found else (None, why)
 
 
 def _turbo(root: Path) -> bool | None:

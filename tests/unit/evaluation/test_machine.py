@@ -30,13 +30,18 @@ def test_processors_of_both_kinds():
     assert cpu_info("") == ("", frozenset(), 0)
 
 
+def counter(root: Path) -> None:
+    for name, text in {"name": "package-0", "energy_uj": "123456", "max_energy_range_uj": "262143328850"}.items():
+        write(root, f"sys/class/powercap/intel-rapl:0/{name}", f"{text}\n")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what only Linux has")
 def test_a_machine_that_tells_all(tmp_path):
     write(tmp_path, "proc/cpuinfo", X86)
     write(tmp_path, "proc/meminfo", "MemTotal:       2000 kB\nMemAvailable:    500 kB\n")
     write(tmp_path, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n")
     write(tmp_path, "sys/devices/system/cpu/intel_pstate/no_turbo", "1\n")
-    write(tmp_path, "sys/class/powercap/intel-rapl:0/energy_uj", "123456\n")
+    counter(tmp_path)
     found = read_machine(tmp_path / "runs" / "not yet", root=tmp_path, environment={"OMP_NUM_THREADS": "3", "HOME": "x"})
     assert (found.processor, found.cores, found.virtual, found.governor, found.turbo) == ("Xeon", 2, True, "powersave", False)
     assert (found.memory_bytes, found.free_memory_bytes) == (2_048_000, 512_000)
@@ -53,7 +58,7 @@ def test_a_machine_that_tells_nothing(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what only Linux has")
 def test_a_counter_that_only_root_may_read_says_so(tmp_path, monkeypatch):
-    write(tmp_path, "sys/class/powercap/intel-rapl:0/energy_uj", "1")
+    counter(tmp_path)
     plain = Path.read_text
 
     def read_text(self: Path, *args: object, **kwargs: object) -> str:
