@@ -98,7 +98,7 @@ def test_export_refuses_a_damaged_or_held_run_and_an_existing_file(packed, tmp_p
         export_run(copy, tmp_path / "mine.zip")
     path = next(p for p in (copy / "objects").rglob("*") if p.is_file())
     path.write_bytes(b"flipped")
-    with pytest.raises(RunError, match=rf"doesn't verify, so it isn't exported: objects/{path.parent.name}/{path.name}"):
+    with pytest.raises(RunError, match=rf"doesn't verify, so it isn't exported: .*objects/{path.parent.name}/{path.name}"):
         export_run(copy, tmp_path / "x.zip")
     with pytest.raises(ConfigError, match="there is no run folder"):
         export_run(tmp_path / "nowhere", tmp_path / "x.zip")
