@@ -313,7 +313,7 @@ def test_a_pause_of_the_machine_is_a_disturbance(tmp_path, monkeypatch):
     calm, slept, slow = [[2.0] * 5] * 20, [*[[2.0] * 5] * 19, [2.0, 2.0, 3000.0, 2.0, 2.0]], [[900.0, 1100.0]] * 10
     warm = {"inferences": 16, "seconds": 0.1, "steady": True}
     answer = {"blocks": [calm, slept, slow], "waited": [0.0, 0.0, 0.0], "warm_up": [warm] * 3, "reasons": [], "company": ""}
-    monkeypatch.setattr(measure, "_answer", lambda *args, **options: answer)
+    monkeypatch.setattr(measure, "asked", lambda *args, **options: answer)
     taken = measure.latency([Artifact(tmp_path / "a.onnx", "onnxruntime")] * 3, {}, threads=1)
     assert [one.why for one in taken] == ["", "it stood still for 3000 ms", ""] and [one.disturbed for one in taken] == [False, True, False]
 

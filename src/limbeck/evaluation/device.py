@@ -26,17 +26,14 @@ BUSY = 0.05  # cores that other processes may use while energy is counted
 
 @dataclass(frozen=True)
 class Start:
-    """Milliseconds of one cold start: the process, the runtime's libraries, the session, its first answer."""
+    """Milliseconds of one cold start, by PARTS: the process, the runtime's libraries, the session, its first answer."""
 
-    process: float
-    import_: float
-    load: float
-    first: float
+    parts: Mapping[str, float]
     disturbed: bool = False
 
     @property
     def total(self) -> float:
-        return self.process + self.import_ + self.load + self.first
+        return sum(self.parts.values())
 
 
 def cold_starts(artifacts: Sequence[Artifact], feed: Feed, *, threads: int, seconds: float, most: int, cached: bool = False, stop: Stop = lambda: False) -> list[list[Start]]:
@@ -53,9 +50,9 @@ def cold_starts(artifacts: Sequence[Artifact], feed: Feed, *, threads: int, seco
         if number > FEWEST and time.monotonic() - begun > seconds * len(artifacts):
             break
         for own, artifact in zip(found, artifacts, strict=True):
-            parts = asked([artifact], feed, {"measure": "cold_start"}, threads=threads, stop=stop)
+            answer = asked([artifact], feed, {"measure": "cold_start"}, threads=threads, stop=stop)
             if number:
-                own.append(Start(parts["process"], parts["import"], parts["load"], parts["first"], parts["waited"] > DISTURBED))
+                own.append(Start({name: answer[name] for name in PARTS}, answer["waited"] > DISTURBED))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from limbeck.core.candidate import Artifact
-from limbeck.core.errors import ArtifactError, Interrupted
+from limbeck.core.errors import ArtifactError
 from limbeck.evaluation.processes.apart import Apart
 from limbeck.runtimes.card import Feed, InputSpec
 
@@ -43,8 +43,7 @@ class Asked:
 
     def answer(self, feed: Feed) -> Answer:
         """Its outputs; `refused` where it says no, `crashed` where its process ended, `not finite` where outputs are NaN or infinite."""
-        if self._setting.stop():
-            raise Interrupted("stopped in a study; it is made anew. Run the same command again to go on.")
+        self._setting.go_on()
         if self._session.closed:
             self._session = self._opened()
         try:

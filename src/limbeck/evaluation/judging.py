@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,11 @@ class _Asked:
     proof: Proof
     fed: Fed
     stop: Callable[[], bool] = field(default=lambda: False)
+
+    @cached_property
+    def masks(self) -> slices.Masks:
+        """To which slices the samples of the split belong; the same for all subjects."""
+        return slices.masks_of(self.task, self.split) if self.task else {}
 
     @property
     def confidence(self) -> float:
@@ -180,10 +186,9 @@ def _quality(rows: Rows | None, first: Rows | None, by: _Asked) -> tuple[float |
         return None, {}
     metric = by.task.metric
     found = quality.interval(metric, rows, confidence=by.confidence)
-    masks = slices.masks_of(by.task, by.split)
     known: dict[str, Any] = {
         "metric_interval": (found.low, found.high),
-        "behaviour": Behaviour(metric=metric, candidate=rows, baseline=first, masks=masks, split=by.split, confidence=by.confidence),
+        "behaviour": Behaviour(metric=metric, candidate=rows, baseline=first, masks=by.masks, split=by.split, confidence=by.confidence),
     }
     if first is not None:
         known |= {name: quality.retention(metric, rows, first, confidence=by.confidence, split=by.split, as_drop=name == "drop") for name in ("retention", "drop")}

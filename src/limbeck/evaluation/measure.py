@@ -77,7 +77,7 @@ def latency(
     request = {"measure": "latency", "seconds": seconds, "block": block, "min_blocks": min_blocks, "goal": goal}
 
     def take() -> list[Latency]:
-        answer = _answer(artifacts, feed, threads=threads, timeout_s=timeout_s, stop=stop, request=request)
+        answer = asked(artifacts, feed, request, threads=threads, timeout_s=timeout_s, stop=stop)
         return _latencies(answer, anytime=goal is not None)
 
     return _calmest(take, repeats, told)
@@ -131,7 +131,7 @@ def peak_memory(artifact: Artifact, feed: Mapping[str, np.ndarray], *, threads: 
     with tempfile.TemporaryDirectory() as folder:
         empty = runtime(artifact.runtime).empty(Path(folder))
         request = {"measure": "peak_memory", "empty": str(empty.path), "runs": runs}
-        return int(_answer([artifact], feed, threads=threads, timeout_s=timeout_s, stop=stop, request=request)["bytes"])
+        return int(asked([artifact], feed, request, threads=threads, timeout_s=timeout_s, stop=stop)["bytes"])
 
 
 def operators(
@@ -142,7 +142,7 @@ def operators(
     Raises: as `latency`; ArtifactError if the runtime has no profiler.
     """
     request = {"measure": "operators", "blocks": blocks, "runs": runs}
-    answer = _answer([artifact], feed, threads=threads, timeout_s=TIMEOUT_S, stop=stop, request=request)
+    answer = asked([artifact], feed, request, threads=threads, stop=stop)
     return [OperatorTime(**{**one, "block_ms": tuple(one["block_ms"])}) for one in answer["operators"]], answer["waited"] > DISTURBED
 
 
@@ -167,12 +167,10 @@ def asked(
     timeout_s: float = TIMEOUT_S,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """What a fresh process answers to a request that `limbeck.evaluation.processes.child` knows. Raises: as `latency`."""
-    return _answer(artifacts, feed, threads=threads, timeout_s=timeout_s, stop=stop, request=dict(request))
+    """What a fresh process answers to a request that `limbeck.evaluation.processes.child` knows.
 
-
-def _answer(artifacts: Sequence[Artifact], feed: Mapping[str, np.ndarray], *, threads: int, timeout_s: float, stop: Callable[[], bool], request: dict[str, Any]) -> dict[str, Any]:
-    """What a fresh child says to a request. Raises: the LimbeckError that it answers with, or ArtifactError if it doesn't answer."""
+    Raises: the LimbeckError that it answers with, or ArtifactError if it doesn't answer; Interrupted when `stop` says so.
+    """
     for name, value in feed.items():
         if value.dtype.kind not in "iufb":
             raise ArtifactError(f"input '{name}' must be numbers, got {value.dtype}. Convert it in the task's `inputs`.")
@@ -180,11 +178,11 @@ def _answer(artifacts: Sequence[Artifact], feed: Mapping[str, np.ndarray], *, th
         at, arrays = Path(folder) / "at", Path(folder) / "feed.npz"
         np.savez(arrays, *feed.values())
         listed = [{"path": str(a.path.absolute()), "runtime": a.runtime} for a in artifacts]
-        request = {**request, "artifacts": listed, "feed": str(arrays), "names": list(feed), "threads": threads, "at": str(at), "asked": time.monotonic_ns()}
+        whole = {**request, "artifacts": listed, "feed": str(arrays), "names": list(feed), "threads": threads, "at": str(at), "asked": time.monotonic_ns()}
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         command = [sys.executable, "-P", "-m", "limbeck.evaluation.processes.child"]  # -P: a numpy.py in the user's folder isn't numpy
         try:
-            done = _ended(command, request, environment=environment, timeout_s=timeout_s, stop=stop)
+            done = _ended(command, whole, environment=environment, timeout_s=timeout_s, stop=stop)
         except subprocess.TimeoutExpired as error:
             raise ArtifactError(
                 f"{_on(at, artifacts)}: measuring took longer than {timeout_s:g} s. Lower seconds, block or min_blocks, use a smaller batch, or raise timeout_s."

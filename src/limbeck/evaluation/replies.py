@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from limbeck.core.errors import ArtifactError, Interrupted, TaskError
+from limbeck.core.errors import ArtifactError, TaskError
 from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.quality import BATCH
 from limbeck.evaluation.studies.study import Setting, Side
@@ -18,7 +18,6 @@ from limbeck.stats.distances import Compared, are_probabilities, compared, joine
 
 TOKEN_BATCH = 8  # sequences asked at once: each position has a logit for every word
 IGNORED = -100  # the label of a position that isn't judged
-STOPPED = "stopped while a study was made; it is made anew. Run the same command again to go on."
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,7 @@ def replies(setting: Setting, ids: Sequence[int], *, size: int = BATCH) -> Itera
         raise ArtifactError(f"the artifact takes {size} samples at once, and there are {total}. Export it with a free batch, or add samples.")
     done = 0
     for part, batch in batches(setting.task, setting.split, size=size, ids=np.asarray(asked)):
-        if setting.stop():
-            raise Interrupted(STOPPED)
+        setting.go_on()
         fed = feed(setting.task, batch)
         yield Reply(part, batch, fed, tuple(_floats(session(fed), side) for session, side in zip(sessions, sides, strict=True)))
         done += len(part)

@@ -52,7 +52,7 @@ def value_of(metric: Metric, rows: Any) -> float | None:
 def bounds_of(metric: Metric, rows: Rows, confidence: float) -> list[float] | None:
     """The metric's interval at a point, each bound one-sided; None where so few samples don't give one."""
     try:
-        if metric.proportion is not None and metric.unit is None:
+        if quality.exact(metric):
             found = quality.interval(metric, rows, confidence=confidence)
         else:
             found = bca_lower(rows, rows, lambda r, _: metric.reduce(r), units=metric.unit, confidence=confidence, resamples=_draws(confidence))
@@ -63,7 +63,7 @@ def bounds_of(metric: Metric, rows: Rows, confidence: float) -> list[float] | No
 
 def kept_at(metric: Metric, candidate: Rows, baseline: Rows, confidence: float) -> Kept:
     """As `quality.retention`, with fewer draws where it takes draws."""
-    if metric.proportion is not None and metric.unit is None:
+    if quality.exact(metric):
         found = quality.retention(metric, candidate, baseline, confidence=confidence, split=CORRUPTED)
         return {"value": found.value, "low": found.low, "kind": found.kind}
     as_ratio = _is_ratio(metric) and metric.value(baseline) > 0

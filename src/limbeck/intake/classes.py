@@ -22,6 +22,11 @@ def class_names(task: Task, split: str) -> tuple[str, ...]:
     return names_of(task.split(split))
 
 
+def named(number: int, names: Sequence[str]) -> str:
+    """A class by its name; by its number where it has none."""
+    return names[number] if 0 <= number < len(names) else str(number)
+
+
 def names_of(data: Any) -> tuple[str, ...]:
     """The names that a data set gives its classes; none if it gives none."""
     if isinstance(data, Named) and isinstance(data.classes, (list, tuple)) and all(isinstance(c, str) for c in data.classes):

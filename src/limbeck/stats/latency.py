@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from limbeck.core.errors import ConfigError
 from limbeck.stats.bootstrap import Interval
+from limbeck.stats.order import median_interval
 
 Verdict = Literal["below", "above", "undecided"]
 MOST = 10_000_000  # samples; who needs more will never know
@@ -93,18 +95,11 @@ def median_ratio(blocks_a: Sequence[Sequence[float]], blocks_b: Sequence[Sequenc
     from order statistics (binomial, free of distributions); with fewer than `turns_needed` turns it is (0, ∞).
     Raises: ConfigError if turns don't pair up, a block is empty, or a time isn't a positive number.
     """
-    from scipy.special import bdtr
-
     if len(blocks_a) != len(blocks_b) or not len(blocks_a):
         raise ConfigError(f"blocks must be taken in turn, got {len(blocks_a)} and {len(blocks_b)}. Time both models once a turn, at least one turn.")
     _fractions(0.5, confidence)
-    ratios = np.sort(_medians(blocks_a) / _medians(blocks_b))
-    n = len(ratios)
-    cut = 0  # the interval runs from the cut-th smallest to the cut-th greatest; 0 while there is none
-    while 2 * bdtr(cut, n, 0.5) <= 1 - confidence:
-        cut += 1
-    value = float(np.median(ratios))
-    return Interval(value, float(ratios[cut - 1]), float(ratios[n - cut])) if cut else Interval(value, 0.0, math.inf)
+    found = median_interval(_medians(blocks_a) / _medians(blocks_b), confidence=confidence)
+    return found if math.isfinite(found.low) else replace(found, low=0.0)  # a ratio of times is positive
 
 
 def _below(over: int, n: int, *, percentile: float, confidence: float) -> bool:

@@ -196,7 +196,7 @@ ROUGH = answer([[1.0, 1.0]], [[1.0, 1.0]], waited=[0.2, 0.3])
 def test_a_disturbed_timing_is_repeated_twice_at_most_and_the_calmest_is_kept(tmp_path, monkeypatch, tries, kept):
     """By what was disturbed, not by what was timed: the shaken one is kept with its slow inferences."""
     taken, heard = [], []
-    monkeypatch.setattr(measure, "_answer", lambda *args, **options: taken.append(0) or tries[len(taken) - 1])
+    monkeypatch.setattr(measure, "asked", lambda *args, **options: taken.append(0) or tries[len(taken) - 1])
     found = measure.latency([Artifact(tmp_path / "a.onnx", "onnxruntime")] * 2, X, threads=1, told=lambda event, why: heard.append((event, why)))
     assert [list(map(list, one.blocks)) for one in found] == list(tries[kept]["blocks"])
     assert len(taken) == min(3, len(tries)) if tries[0] is not CALM else len(taken) == 1
@@ -205,19 +205,19 @@ def test_a_disturbed_timing_is_repeated_twice_at_most_and_the_calmest_is_kept(tm
 
 
 def test_what_the_machine_did_is_said_of_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, "_answer", lambda *args, **options: answer([[1.0]], [[1.0]], reasons=["the clock fell from 3.4 to 2.1 GHz"]))
+    monkeypatch.setattr(measure, "asked", lambda *args, **options: answer([[1.0]], [[1.0]], reasons=["the clock fell from 3.4 to 2.1 GHz"]))
     found = measure.latency([Artifact(tmp_path / "a.onnx", "onnxruntime")] * 2, X, threads=1, repeats=0)
     assert [one.why for one in found] == ["the clock fell from 3.4 to 2.1 GHz"] * 2 and all(one.disturbed for one in found)
 
 
 def test_limits_decide_how_long_is_timed_in_the_child(tmp_path, monkeypatch):
-    asked, real = [], measure._answer
-    monkeypatch.setattr(measure, "_answer", lambda *args, request, **options: asked.append(request) or real(*args, request=request, **options))
+    seen, real = [], measure.asked
+    monkeypatch.setattr(measure, "asked", lambda artifacts, feed, request, **options: seen.append(request) or real(artifacts, feed, request, **options))
     pair = [linear(tmp_path, hidden=8)] * 2
     for limits in ({0.9: 1000.0, 0.5: 900.0}, None):
         found = measure.latency(pair, X, threads=1, seconds=0.05, limits=limits, judged=-2, early=False, repeats=0)
         assert [one.anytime for one in found] == [limits is not None] * 2
-    assert [one["goal"] for one in asked] == [{"limits": [(0.9, 1000.0), (0.5, 900.0)], "judged": 0, "early": False}, None]
+    assert [one["goal"] for one in seen] == [{"limits": [(0.9, 1000.0), (0.5, 900.0)], "judged": 0, "early": False}, None]
 
 
 def test_latency_has_equal_blocks_for_each_artifact(tmp_path):
@@ -236,7 +236,7 @@ def test_latency_mixes_runtimes_and_takes_feeds_by_position(tmp_path):
 
 
 def test_disturbed_is_a_twentieth_of_the_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, "_answer", lambda *args, **options: answer([[1.0]], [[1.0]], waited=[0.049, 0.051]))
+    monkeypatch.setattr(measure, "asked", lambda *args, **options: answer([[1.0]], [[1.0]], waited=[0.049, 0.051]))
     artifact = Artifact(tmp_path / "a.onnx", "onnxruntime")
     calm, busy = measure.latency([artifact, artifact], X, threads=1)
     assert not calm.disturbed and calm.why == "" and calm.note is None

@@ -23,13 +23,12 @@ from limbeck.evaluation.studies.memory import MEMORY
 from limbeck.evaluation.studies.outside import OUTSIDE
 from limbeck.evaluation.studies.saturation import SATURATION
 from limbeck.evaluation.studies.shift import SHIFT
-from limbeck.evaluation.studies.study import Data, Setting, Side, Study
+from limbeck.evaluation.studies.study import MISSING, Data, Setting, Side, Study
 from limbeck.evaluation.studies.throughput import THROUGHPUT
 
 __all__ = ["ALL", "MISSING", "Data", "Setting", "Side", "Study", "answering", "chosen", "taken", "verdict"]
 
 ALL: tuple[Study, ...] = (COLUMNS, ANSWERS, FORGOTTEN, FOUND_SLICES, LAYERS, SHIFT, OUTSIDE, EDGES, KERNELS, SATURATION, COLD_START, THROUGHPUT, MEMORY, ENERGY)
-MISSING = "missing"  # the key under which a study that wasn't made says why
 Keeping = Callable[[Study, Callable[[], Data]], Data]
 
 

@@ -11,7 +11,7 @@ from limbeck.core.errors import TaskError
 from limbeck.core.metric import Rows
 from limbeck.evaluation.replies import class_answers, paired, replies
 from limbeck.evaluation.studies.study import BASELINE, CANDIDATE, Data, Setting, Study, needs_baseline
-from limbeck.intake.classes import class_names
+from limbeck.intake.classes import class_names, named
 from limbeck.intake.fingerprint import spread
 from limbeck.stats import answers
 from limbeck.stats import paired as shares
@@ -46,8 +46,7 @@ def _kind(setting: Setting) -> str:
 def _fewer(setting: Setting) -> list[int]:
     """Samples that hold about 20,000 tokens together."""
     length = max((v.shape[1] for v in setting.feed.values() if v.ndim >= 2), default=1)
-    ids = setting.ids()
-    return [ids[i] for i in spread(len(ids), max(SEQUENCES, TOKENS // max(length, 1)))]
+    return setting.ids(max(SEQUENCES, TOKENS // max(length, 1)))
 
 
 # --- classes and tokens ------------------------------------------------------------------------------------------------------
@@ -115,13 +114,9 @@ def _worst(found: Compared, owner: np.ndarray, names: tuple[str, ...], *, tokens
             one |= {"tokens": int(mine.sum()), "same": int((found.before == found.after)[mine].sum())}
         else:
             pairs = ((BASELINE, found.before, found.sure_before), (CANDIDATE, found.after, found.sure_after))
-            one |= {side: {"answer": _named(int(answer[first[i]]), names), "sure": float(sure[first[i]])} for side, answer, sure in pairs}
+            one |= {side: {"answer": named(int(answer[first[i]]), names), "sure": float(sure[first[i]])} for side, answer, sure in pairs}
         told.append(one)
     return [one for one in told if one["kl"] > 0]
-
-
-def _named(number: int, names: tuple[str, ...]) -> str:
-    return names[number] if number < len(names) else str(number)
 
 
 # --- numbers -----------------------------------------------------------------------------------------------------------------

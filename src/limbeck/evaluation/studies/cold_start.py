@@ -11,7 +11,7 @@ from typing import Any
 
 from limbeck.core.evidence import Status, Verdict
 from limbeck.evaluation import device
-from limbeck.evaluation.studies.study import Data, Setting, Side, Study
+from limbeck.evaluation.studies.study import Data, Setting, Side, Study, finite
 from limbeck.stats.latency import percentile_verdict, samples_needed
 from limbeck.stats.order import median_interval
 
@@ -47,13 +47,12 @@ def _cache_note() -> str:
 def _figures(side: Side, starts: Sequence[device.Start]) -> Data:
     totals = [s.total for s in starts]
     interval = median_interval(totals, confidence=CONFIDENCE)
-    parts = [[getattr(s, "import_" if name == "import" else name) for s in starts] for name in device.PARTS]
     return {
         "starts_ms": totals,
         "total_ms": interval.value,
-        "low_ms": interval.low if math.isfinite(interval.low) else None,
-        "high_ms": interval.high if math.isfinite(interval.high) else None,
-        "parts_ms": dict(zip(device.PARTS, map(median, parts), strict=True)),
+        "low_ms": finite(interval.low),
+        "high_ms": finite(interval.high),
+        "parts_ms": {name: median(s.parts[name] for s in starts) for name in device.PARTS},
         "steady_ms": median(side.latency.samples) if side.latency else None,
         "disturbed": sum(s.disturbed for s in starts),
     }

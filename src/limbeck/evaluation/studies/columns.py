@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from limbeck.core.errors import Interrupted, LimbeckError
 from limbeck.core.metric import Rows
 from limbeck.core.task import Task
 from limbeck.evaluation.processes.apart import Apart
-from limbeck.evaluation.studies.study import BASELINE, CANDIDATE, Data, Setting, Side, Study
+from limbeck.evaluation.studies.study import BASELINE, CANDIDATE, MISSING, Data, Setting, Side, Study, finite, needs_task
 from limbeck.runtimes import parity
 from limbeck.runtimes.card import Session, fixed_batch
 
@@ -57,11 +56,6 @@ class Asked:
     few: Sequence[int]
     sessions: Mapping[str, Session]
 
-    def go_on(self) -> None:
-        """Raises Interrupted where the setting says so."""
-        if self.setting.stop():
-            raise Interrupted("stopped in a study; it is taken anew. Run the same command again to go on.")
-
 
 def take(setting: Setting) -> Data:
     """Figures: see docs/studies/columns.md."""
@@ -97,10 +91,8 @@ def _pairs(found: Collection[str]) -> list[tuple[str, str, str]]:
 
 def _ids(setting: Setting) -> list[int]:
     """Evenly spread samples: as many as two passes in torch take in about the seconds that there are, and at least 128 of those allowed."""
-    ids = setting.ids()
     macs = max((side.macs or 0 for side in setting.sides.values()), default=0)
-    most = max(LEAST, int(setting.seconds * MACS_A_SECOND / macs)) if macs else len(ids)
-    return ids if len(ids) <= most else [ids[i * len(ids) // most] for i in range(most)]
+    return setting.ids(max(LEAST, int(setting.seconds * MACS_A_SECOND / macs)) if macs else None)
 
 
 def _few(setting: Setting, task: Task, session: Session, ids: Sequence[int]) -> Sequence[int]:
@@ -116,12 +108,12 @@ def _columns(asked: Asked) -> Iterator[tuple[str, Column]]:
     names = {BASELINE: (TEACHER, TEACHER_FILE), CANDIDATE: (SIMULATED, DEPLOYED)}
     for which, side in asked.setting.sides.items():
         module, file = names[which]
-        asked.go_on()
+        asked.setting.go_on()
         if side.module:
             yield module, _in_torch(asked, side.module())
         elif module == SIMULATED:
             yield UNOPTIMIZED, _as_written(asked, side)
-        asked.go_on()
+        asked.setting.go_on()
         yield file, _in_runtime(asked, side, asked.sessions[which])
 
 
@@ -146,10 +138,8 @@ def _as_written(asked: Asked, side: Side) -> Column:
 
 
 def _in_runtime(asked: Asked, side: Side, session: Session) -> Column:
-    total, rows = len(asked.task.split(asked.setting.split)), side.rows
-    if rows and all(len(column) == total for column in rows.values()):  # a row a sample: those of the verdict itself
-        return Column({name: column[np.asarray(asked.ids)] for name, column in rows.items()}, _answers(asked, session))
-    return Column(_rows(asked, session), _answers(asked, session))
+    known = asked.setting.rows_at(side, asked.ids)
+    return Column(_rows(asked, session) if known is None else known, _answers(asked, session))
 
 
 def _rows(asked: Asked, session: Session) -> Rows:
@@ -176,8 +166,8 @@ def _difference(asked: Asked, before: Column, after: Column) -> Data:
     lost = drop(asked.task.metric, after.rows, before.rows, asked.setting.confidence)
     same, apart = agreement(after.rows, before.rows), _apart(before.outputs, after.outputs)
     answers = same if same is not None else apart["argmax_agreement"]
-    distance = {name: _number(apart[name]) for name in ("max_abs", "max_rel")}
-    return {"drop": _number(lost.value), "low": _number(lost.low), "high": _number(lost.high), "method": lost.method, "agreement": answers, **distance}
+    distance = {name: finite(apart[name]) for name in ("max_abs", "max_rel")}
+    return {"drop": finite(lost.value), "low": finite(lost.low), "high": finite(lost.high), "method": lost.method, "agreement": answers, **distance}
 
 
 def _apart(before: Outputs, after: Outputs) -> Mapping[str, float | None]:
@@ -191,14 +181,14 @@ def _layers(asked: Asked) -> Data:
     setting, task = asked.setting, asked.task
     artifact, module, session = setting.candidate.artifact, setting.candidate.module, asked.sessions[CANDIDATE]
     if module is None:
-        return {"missing": "there is no torch module that this file was exported from, to hold its inner tensors against"}
+        return {MISSING: "there is no torch module that this file was exported from, to hold its inner tensors against"}
     if artifact.runtime != "onnxruntime":
-        return {"missing": f"what flows inside an artifact of '{artifact.runtime}' can't be looked at"}
+        return {MISSING: f"what flows inside an artifact of '{artifact.runtime}' can't be looked at"}
     from limbeck.analysis.profile import profile
     from limbeck.evaluation.divergence import RELATIVE, STEPS, divergence
     from limbeck.mechanics.data import arguments, batch_of, feed
 
-    asked.go_on()
+    asked.setting.go_on()
     model = module()
     held = sum(layer.activation_bytes for layer in profile(model, *arguments(task, batch_of(task, setting.split, asked.ids[:1]))).layers)
     chosen = asked.ids[: fixed_batch(session) or max(1, min(INSIDE, INSIDE_BYTES // max(held, 1)))]
@@ -208,7 +198,7 @@ def _layers(asked: Asked) -> Data:
     except Interrupted:
         raise
     except LimbeckError as error:
-        return {"missing": str(error)}
+        return {MISSING: str(error)}
     rows = [_row(r) for r in found.rows]
     first = _row(found.first) if found.first else None
     told = {"unmatched": found.unmatched, "same_kernels": found.same_kernels}
@@ -216,20 +206,14 @@ def _layers(asked: Asked) -> Data:
 
 
 def _row(one: Distance) -> Data:
-    numbers = {name: _number(getattr(one, name)) for name in ("exported", "deployed", "travelled", "differing")}
+    numbers = {name: finite(getattr(one, name)) for name in ("exported", "deployed", "travelled", "differing")}
     return asdict(one) | numbers | {"operators": list(one.operators[-4:]), "tolerance": one.tolerance, "stage": one.stage}
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def why_not(setting: Setting) -> str:
     """Why it can't be made; empty where it can."""
-    if setting.task is None:
-        return "it needs the samples of a task: name it with --task"
     alone = setting.candidate.module is None and setting.candidate.artifact.runtime != "onnxruntime"
-    return "it holds an artifact against the torch module that it was exported from, and there is none for this file" if alone else ""
+    return needs_task(setting) or ("it holds an artifact against the torch module that it was exported from, and there is none for this file" if alone else "")
 
 
 COLUMNS = Study(

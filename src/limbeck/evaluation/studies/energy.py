@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,7 +13,7 @@ from limbeck.analysis.flow import Flow
 from limbeck.core.evidence import Status, Verdict
 from limbeck.evaluation import device
 from limbeck.evaluation.powercap import POWERCAP, zones
-from limbeck.evaluation.studies.study import CANDIDATE, Data, Setting, Side, Study
+from limbeck.evaluation.studies.study import CANDIDATE, Data, Setting, Side, Study, finite
 from limbeck.runtimes import runtime
 from limbeck.stats.order import median_interval
 
@@ -49,8 +48,7 @@ def take(setting: Setting, *, powercap: Path = POWERCAP) -> Data:
 def _counted(net: Sequence[float], gross: Sequence[float], batch: int) -> Data:
     """Millijoules a sample above idle, with an interval over rounds; and with idle."""
     interval = median_interval([mj / batch for mj in net], confidence=CONFIDENCE)
-    ends = {k: v if math.isfinite(v) else None for k, v in (("low_mj", interval.low), ("high_mj", interval.high))}
-    return {"mj": interval.value, **ends, "with_idle_mj": median(gross) / batch}
+    return {"mj": interval.value, "low_mj": finite(interval.low), "high_mj": finite(interval.high), "with_idle_mj": median(gross) / batch}
 
 
 def _modelled(side: Side, setting: Setting) -> Data:

@@ -10,8 +10,8 @@ import numpy as np
 from limbeck.core.errors import ArtifactError, TaskError
 from limbeck.core.metric import Rows
 from limbeck.evaluation.replies import class_answers
-from limbeck.evaluation.studies.study import Data, Setting, Study, needs_baseline
-from limbeck.intake.classes import class_names
+from limbeck.evaluation.studies.study import MISSING, Data, Setting, Study, needs_baseline
+from limbeck.intake.classes import class_names, named
 from limbeck.intake.fingerprint import spread
 from limbeck.stats import answers, paired
 
@@ -19,7 +19,6 @@ LISTED = 20  # samples whose numbers are given
 CLASSES = 50  # that are listed, those first of which most was lost
 GROUPS = 5  # of samples, by how sure the baseline was
 SURE = 0.9  # from here on a right answer of the baseline counts as easy
-MISSING = "missing"
 NEAR = 0.2  # of probability between the two likeliest classes: nearer to the boundary a sample could fall either way
 
 
@@ -65,7 +64,7 @@ def _classes(before: Rows, first: np.ndarray, second: np.ndarray, names: tuple[s
     samples, right, lost, won = (np.bincount(where, weights=w, minlength=len(classes)).astype(int) for w in (np.ones(len(labels)), first, first & ~second, ~first & second))
     chance = np.minimum(hypergeom.sf(lost - 1, first.sum(), lost.sum(), right) * len(classes), 1.0)
     order = np.lexsort((classes, -lost))[:CLASSES]
-    shown = [_named(c, names) for c in classes.tolist()]
+    shown = [named(c, names) for c in classes.tolist()]
     return [
         {
             "class": shown[i],
@@ -143,13 +142,9 @@ def _worst(before: Rows, after: Rows, lost: np.ndarray, names: tuple[str, ...], 
         if sure is not None:
             one["sure"] = float(sure[i])
         if label is not None and answer is not None:
-            one |= {"label": _named(int(label[i]), names), "says": _named(int(answer[i]), names)}
+            one |= {"label": named(int(label[i]), names), "says": named(int(answer[i]), names)}
         told.append(one)
     return told
-
-
-def _named(number: int, names: tuple[str, ...]) -> str:
-    return names[number] if 0 <= number < len(names) else str(number)
 
 
 FORGOTTEN = Study(name="forgotten", summary="what the baseline has right and the candidate wrong: of which classes, and whether it was easy", take=take, why_not=needs_baseline)

@@ -35,7 +35,7 @@ def take(setting: Setting) -> Data:
     card = runtime(artifact.runtime)
     if card.operators is None:
         return {}
-    runs = _runs(setting, card.describe(artifact)["operators"])
+    runs = _runs(setting, (setting.candidate.kernels or card.describe(artifact))["operators"])
     taken, disturbed = measure.operators(artifact, setting.feed, threads=setting.target.threads, runs=runs, stop=setting.stop)
     rows = _rows(artifact, taken)
     total = sum(r["ms"] for r in rows)

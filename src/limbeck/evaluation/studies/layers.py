@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from limbeck.core.errors import ConfigError, Interrupted, TaskError
+from limbeck.core.errors import ConfigError, TaskError
 from limbeck.evaluation.studies.study import BASELINE, CANDIDATE, Data, Setting, Study, needs_baseline
-from limbeck.intake.fingerprint import spread
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,8 +27,7 @@ def take(setting: Setting) -> Data:
     from limbeck.mechanics.alignment import linear_cka
     from limbeck.mechanics.data import arguments, batch_of
 
-    given = setting.ids()
-    ids = [given[i] for i in spread(len(given), SAMPLES)]
+    ids = setting.ids(SAMPLES)
     calls = [arguments(setting.task, batch_of(setting.task, setting.split, ids[start : start + BATCH])) for start in range(0, len(ids), BATCH)]
     sides = {BASELINE: setting.baseline.module().eval(), CANDIDATE: setting.candidate.module().eval()}
     able = {name: _able(model, calls[0]) for name, model in sides.items()}
@@ -42,8 +40,7 @@ def take(setting: Setting) -> Data:
     for name, model in sides.items():
         setting.progress(0, 0, f"study: what layers of the {name} hold")
         features[name] = _vectors(model, kept[name], calls, len(ids))
-        if setting.stop():
-            raise Interrupted("stopped while layers were compared; they are compared anew. Run the same command again to go on.")
+        setting.go_on()
     alike = {one: {other: linear_cka(mine, theirs) for other, theirs in features[BASELINE].items()} for one, mine in features[CANDIDATE].items()}
     if not alike or not features[BASELINE]:
         raise TaskError("no layer with weights of both models gives floating-point numbers of two to four dimensions, so none can be compared.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from limbeck.core.errors import Interrupted, TaskError
+from limbeck.core.errors import TaskError
 from limbeck.core.foreign import users_code
 from limbeck.core.task import Task
 from limbeck.evaluation.processes.apart import Apart
@@ -20,11 +20,11 @@ from limbeck.mechanics.data import batch_of, collated, feed
 from limbeck.runtimes.card import Feed, fixed_batch
 from limbeck.stats.auroc import auroc, auroc_difference
 from limbeck.stats.bootstrap import bca_lower
+from limbeck.stats.distances import are_probabilities, log_probabilities
 
 INSIDE = "inside"
 LEAST = 8  # samples of a set
 BINS = 20  # of a histogram of confidence over [0, 1]
-SUMS = 1e-3  # how far a row of probabilities may be from 1
 RESAMPLES = 400
 Made = Callable[[Feed, Ranges, np.random.Generator], dict[str, np.ndarray]]  # what was fed inside, the ranges of all of it, draws
 
@@ -138,8 +138,7 @@ def _asked(session: Apart, one: Outside, task: Task, setting: Setting) -> np.nda
     for fed in one.feeds:
         length = len(next(iter(fed.values())))
         for at in range(0, length, size):
-            if setting.stop():
-                raise Interrupted("stopped in a study; it is made anew. Run the same command again to go on.")
+            setting.go_on()
             found.append(confidence_of(session({name: v[at : at + size] for name, v in fed.items()}), task))
     return np.concatenate(found)
 
@@ -156,12 +155,9 @@ def confidence_of(outputs: Mapping[str, np.ndarray], task: Task) -> np.ndarray:
         raise TaskError(f"task '{task.name}' has no output of classes, logits [batch, classes], but {shapes}. Confidence outside is of classifiers alone.")
     if np.isnan(values).any():
         raise TaskError(f"output '{name}' is NaN for an input outside of the classes. An artifact that gives NaN isn't judged; the study `edges` shows such inputs.")
-    logits = values.astype(np.float64).reshape(len(values), -1)
-    if logits.shape[1] > 1 and (logits >= 0).all() and (np.abs(logits.sum(1) - 1) <= SUMS).all():
-        return np.clip(logits.max(1), 0, 1)
-    with np.errstate(invalid="ignore", over="ignore"):
-        margins = np.concatenate([np.zeros((len(logits), 1)), -np.abs(logits)], 1) if logits.shape[1] == 1 else logits - logits.max(1, keepdims=True)
-        sure = 1 / np.exp(margins).sum(1)
+    rows = values.reshape(len(values), -1)
+    with np.errstate(invalid="ignore"):
+        sure = np.exp(log_probabilities(rows, given=are_probabilities(rows))).max(axis=1)
     return np.where(np.isnan(sure), 1.0, sure)  # an infinite logit is sure
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping
 from functools import partial
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from limbeck.core.errors import Interrupted
 from limbeck.core.metric import Rows
 from limbeck.core.task import Task
 from limbeck.evaluation.machine import read_machine
 from limbeck.evaluation.processes.apart import Apart
-from limbeck.evaluation.studies.study import Data, Setting, Study
+from limbeck.evaluation.studies.study import Data, Setting, Study, finite
 from limbeck.runtimes import parity
 from limbeck.runtimes.card import Session, fixed_batch
 
@@ -73,13 +71,12 @@ def _judged(setting: Setting, task: Task, emulated: Emulator, session: Session) 
     measured = _measured(setting, task, session, ids)
     runs, tallies = [], {}
     for mode in (PREDICTED, SORTED, SEVEN):
-        if setting.stop():
-            raise Interrupted("stopped in a study; it is taken anew. Run the same command again to go on.")
+        setting.go_on()
         emulated.tallies.clear()
         rows = rows_of(partial(emulated, mode=mode), task, setting.split, batch_size=fixed_batch(session) or BATCH, ids=ids)
         tallies[mode] = dict(emulated.tallies)
         lost = drop(task.metric, rows, measured, setting.confidence)
-        bounds = {"drop": lost.value, "low": _number(lost.low), "high": _number(lost.high)}
+        bounds = {"drop": lost.value, "low": finite(lost.low), "high": finite(lost.high)}
         runs.append({"mode": mode, "what": WHAT[mode], "metric": task.metric.value(rows), **bounds, "agreement": agreement(rows, measured)})
     shared = {"metric": task.metric.name, "measured": task.metric.value(measured), "split": setting.split, "confidence": setting.confidence}
     return {"samples": len(ids), **shared, "runs": runs, "layers": _layers(emulated, tallies)}
@@ -101,7 +98,7 @@ def _answered(setting: Setting, emulated: Emulator, here: Mapping[str, np.ndarra
                 "low": None,
                 "high": None,
                 "agreement": apart["argmax_agreement"],
-                "max_rel": _number(apart["max_rel"]),
+                "max_rel": finite(apart["max_rel"]),
             }
         )
     return {"samples": setting.target.batch, "metric": None, "measured": None, "runs": runs, "layers": _layers(emulated, tallies)}
@@ -109,22 +106,18 @@ def _answered(setting: Setting, emulated: Emulator, here: Mapping[str, np.ndarra
 
 def _ids(setting: Setting, emulated: Emulator) -> list[int]:
     """Evenly spread samples, as many as there is about time for."""
-    ids = setting.ids()
     emulated.tallies.clear()
     emulated(setting.feed, "exact")
     macs = sum(t.macs for t in emulated.tallies.values()) / setting.target.batch
-    most = min(MOST, max(LEAST, int(setting.seconds * MACS_A_SECOND / max(macs, 1))))
-    return ids if len(ids) <= most else [ids[i * len(ids) // most] for i in range(most)]
+    return setting.ids(min(MOST, max(LEAST, int(setting.seconds * MACS_A_SECOND / max(macs, 1)))))
 
 
 def _measured(setting: Setting, task: Task, session: Session, ids: list[int]) -> Rows:
     from limbeck.evaluation.quality import BATCH as WHOLE
     from limbeck.evaluation.quality import rows_of
 
-    rows, total = setting.candidate.rows, len(task.split(setting.split))
-    if rows and all(len(column) == total for column in rows.values()):  # a row a sample: those of the verdict itself
-        return {name: column[np.asarray(ids)] for name, column in rows.items()}
-    return rows_of(session, task, setting.split, batch_size=fixed_batch(session) or WHOLE, ids=ids)
+    known = setting.rows_at(setting.candidate, ids)
+    return known if known is not None else rows_of(session, task, setting.split, batch_size=fixed_batch(session) or WHOLE, ids=ids)
 
 
 def _layers(emulated: Emulator, tallies: Mapping[str, Mapping[str, Tally]]) -> list[Data]:
@@ -170,10 +163,6 @@ def _finding(told: Mapping[str, Any]) -> Data:
         return {"finding": f"{share}: {figures}", "warning": runs[PREDICTED]["drop"] > 0}
     agreement = runs[PREDICTED]["agreement"]
     return {"finding": share + ("" if agreement is None else f": the same answer on {agreement:.1%}"), "warning": agreement is not None and agreement < 1}
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def why_not(setting: Setting) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from limbeck.core.contract import TOO_GOOD
-from limbeck.core.errors import ArtifactError, ConfigError, Interrupted, TaskError
+from limbeck.core.errors import ArtifactError, ConfigError, TaskError
 from limbeck.core.evidence import Status, Verdict
 from limbeck.core.metric import Metric
 from limbeck.core.task import Task
@@ -81,8 +81,7 @@ def _measured(setting: Setting, task: Task, kinds: Mapping[str, Any], asked: Seq
     with ExitStack() as open_:
         sessions = {name: open_.enter_context(Apart(side.artifact, threads=setting.target.threads, stop=setting.stop)) for name, side in setting.sides.items()}
         for number, ((kind, strength), ids) in enumerate(asked):
-            if setting.stop():
-                raise Interrupted("stopped in a study; it is made anew. Run the same command again to go on.")
+            setting.go_on()
             setting.progress(number, len(asked), f"shift: {kind} at strength {strength}")
             samples = [corrupted(kind, kinds[kind], data[int(i)], number=int(i), strength=strength) for i in ids]
             points.append(_point_of(sessions, replace(task, splits={**task.splits, CORRUPTED: samples}), kind, strength, ids=ids))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from limbeck.core.candidate import Artifact
 from limbeck.core.contract import Target
+from limbeck.core.errors import Interrupted
 from limbeck.core.evidence import Latency, Verdict
 from limbeck.core.metric import Rows
 from limbeck.core.task import Task
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
 Data = dict[str, Any]  # plain JSON, without NaN and infinities
 BASELINE, CANDIDATE = "baseline", "candidate"
+MISSING = "missing"  # the key under which a study, or a part of one, that wasn't made says why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +65,21 @@ class Setting:
         """Baseline first, where there is one."""
         return ({BASELINE: self.baseline} if self.baseline else {}) | {CANDIDATE: self.candidate}
 
-    def ids(self) -> list[int]:
-        """At most `samples` of the split, evenly spread by a fixed rule. Only with a task."""
-        return [int(i) for i in spread(len(self.task.split(self.split)), self.samples)] if self.task else []
+    def ids(self, most: int | None = None) -> list[int]:
+        """At most `samples` of the split, evenly spread by a fixed rule; of these at most so many, evenly spread again. None without a task."""
+        found = spread(len(self.task.split(self.split)), self.samples) if self.task else []
+        return found if most is None else [found[i] for i in spread(len(found), most)]
+
+    def rows_at(self, side: Side, ids: Sequence[int]) -> Rows | None:
+        """The rows of a side at these samples, as they were judged; None where a row isn't a sample, or there are none."""
+        total = len(self.task.split(self.split)) if self.task else 0
+        known = bool(side.rows) and all(len(column) == total for column in (side.rows or {}).values())
+        return {name: column[np.asarray(ids)] for name, column in side.rows.items()} if known and side.rows else None
+
+    def go_on(self) -> None:
+        """Asked between two steps of a study. Raises Interrupted where it is to stop."""
+        if self.stop():
+            raise Interrupted("stopped in a study; it is made anew. Run the same command again to go on.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +102,11 @@ class Study:
     why_not: Callable[[Setting], str] = lambda setting: ""
     here: bool = False
     limits: Mapping[str, Callable[[Mapping[str, Any], float], Verdict]] = field(default_factory=dict)
+
+
+def finite(value: float | None) -> float | None:
+    """A number as JSON holds it: None for NaN, an infinity, and None."""
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def needs_task(setting: Setting) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 from limbeck.core.evidence import Status, Verdict
 from limbeck.evaluation import device
 from limbeck.evaluation.measure import DISTURBED
-from limbeck.evaluation.studies.study import CANDIDATE, Data, Setting, Study
+from limbeck.evaluation.studies.study import CANDIDATE, Data, Setting, Study, finite
 from limbeck.stats.bootstrap import Interval
 from limbeck.stats.latency import median_ratio
 from limbeck.stats.order import median_interval
@@ -57,7 +56,7 @@ def _rate(ms_a_sample: Sequence[float]) -> Data:
 
 
 def _shown(interval: Interval) -> Data:
-    return {k: v if math.isfinite(v) else None for k, v in (("value", interval.value), ("low", interval.low), ("high", interval.high))}
+    return {"value": finite(interval.value), "low": finite(interval.low), "high": finite(interval.high)}
 
 
 def samples_per_second_at_least(found: Mapping[str, Any], limit: float) -> Verdict:
