@@ -21,7 +21,7 @@ from limbeck.stats.percentiles import bounds, claim
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 LATENCIES = {f"latency_{name}_ms": q for name, q in PERCENTILES.items()}  # limits on them
-SHARELESS = (*slices.WORST, "max_flips", "max_ece")  # limits on quality that a stage owes as they stand
+SHARELESS = (*slices.WORST, "max_flips", "max_ece", "max_ece_increase")  # limits on quality that a stage owes as they stand
 SLACK = 0.95  # "not slower" is shown when the interval of the speedup lies above this
 
 

@@ -197,3 +197,17 @@ def test_an_increase_needs_a_baseline_and_confidences_and_some_samples():
 def test_a_calibration_error_near_its_limit_says_how_many_samples_would_do():
     verdict = only(Contract(max_ece=0.1), of(too_sure(600, 0.08)[0], None))
     assert verdict.status is Status.INCONCLUSIVE and verdict.samples_needed > 600 and f"{verdict.samples_needed:,} samples" in verdict.reason
+
+
+def test_a_stage_is_held_to_what_calibration_may_lose():
+    right = np.arange(1000) % 10 > 0
+    baseline, candidate = answers(right, confidence=np.full(1000, 0.9)), answers(right, confidence=np.full(1000, 0.99))
+    evidence = Evidence(artifact="a", runtime="onnxruntime", threads=1, size_bytes=1, download_bytes=1)
+    after = Examined(evidence=evidence, behaviour=of(candidate, baseline))
+
+    def owed(limit: float) -> list[str]:
+        found = stage_verdicts(Gate(pays="nothing"), floor=None, candidate=after, before=after, pays=True, contract=Contract(max_ece_increase=limit))
+        return [v.gate for v in found]
+
+    assert owed(0.05) == ["max_ece_increase"]  # 0.09 worse
+    assert owed(0.091) == []
