@@ -114,7 +114,7 @@ def describe(artifact: Artifact) -> dict[str, Any]:
     onnx = require("onnx")
     operators = Counter(_operators(_optimized(artifact)))
     integer = sum(n for op, n in operators.items() if op in INT8 or op.startswith("QLinear"))
-    size = sum(tensor_bytes(t) for t in _tensors(onnx.load(artifact_file(artifact, ".onnx"), load_external_data=False).graph))
+    size = sum(tensor_bytes(t) for t in tensors(onnx.load(artifact_file(artifact, ".onnx"), load_external_data=False).graph))
     return {"int8": integer, "float": sum(n for op, n in operators.items() if op in FLOAT), "operators": dict(sorted(operators.items())), "initializer_bytes": size}
 
 
@@ -156,35 +156,28 @@ def flow(artifact: Artifact, feed: Feed, threads: int = 1) -> Flow:
         events = json.loads(Path(inner.end_profiling()).read_text(encoding="utf-8"))
         graph = require("onnx").load(optimized).graph
     fed = {name: (value.shape, value.nbytes) for name, value in bind(feed, session.inputs).items()}
-    weights = {t.name: tensor_bytes(t) for t in _initializers(graph)}
+    weights = {t.name: tensor_bytes(t) for one in graphs(graph) for t in one.initializer}  # a constant has no name to be read by
     return flow_of(graph, events, fed, weights=weights, integer=lambda op: op in INT8 or op.startswith("QLinear"), multiplies=FLOAT)
 
 
-def _initializers(graph: GraphProto) -> list[Any]:
-    """Those of a graph and of the graphs inside it: a constant has no name to be read by."""
-    inner = [g for node in graph.node for attribute in node.attribute for g in (attribute.g, *attribute.graphs)]
-    return [*graph.initializer, *(t for g in inner for t in _initializers(g))]
-
-
-def _tensors(graph: GraphProto) -> Iterator[Any]:
-    """Every tensor that a graph holds: initializers and constants, those of its inner graphs too."""
-    yield from graph.initializer
+def graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph, and those inside it (of If, Loop and Scan)."""
+    yield graph
     for node in graph.node:
         for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
             for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
+                yield from graphs(inner)
+
+
+def tensors(graph: GraphProto) -> Iterator[Any]:
+    """Every tensor that a graph holds: initializers and constants, those of its inner graphs too."""
+    for one in graphs(graph):
+        yield from one.initializer
+        yield from (attribute.t for node in one.node for attribute in node.attribute if attribute.HasField("t"))
 
 
 def _operators(graph: GraphProto) -> list[str]:
-    found = []
-    for node in graph.node:
-        found.append(node.op_type)
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                found += _operators(inner)
-    return found
+    return [node.op_type for one in graphs(graph) for node in one.node]
 
 
 def tensor_bytes(tensor: Any) -> int:

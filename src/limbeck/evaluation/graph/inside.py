@@ -12,7 +12,7 @@ from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError
 from limbeck.core.require import require
 from limbeck.runtimes.card import artifact_file
-from limbeck.runtimes.onnxruntime import FLOAT, OnnxSession, tensor_bytes
+from limbeck.runtimes.onnxruntime import FLOAT, OnnxSession, tensor_bytes, tensors
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -191,8 +191,8 @@ def _points(graph: _Graph, products: Sequence[Product]) -> Iterator[Point]:
 
 
 def weight_bytes(artifact: Artifact) -> tuple[int, int]:
-    """Bytes of an ONNX file's constants that are no single numbers: all of them, and those stored as integers of 8 bits or fewer."""
-    sizes = [(tensor_bytes(t), t.data_type in SMALL) for t in load_model(artifact).graph.initializer if t.dims]
+    """Bytes of an ONNX file's constants that are no single numbers, its inner graphs' too: all of them, and those stored as integers of 8 bits or fewer."""
+    sizes = [(tensor_bytes(t), t.data_type in SMALL) for t in tensors(load_model(artifact).graph) if t.dims]
     return sum(size for size, _ in sizes), sum(size for size, small in sizes if small)
 
 

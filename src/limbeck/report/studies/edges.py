@@ -9,14 +9,15 @@ from limbeck.report import figures
 from limbeck.report.charts import table
 from limbeck.report.markup import Node, el
 
+SOURCES = {"samples": "samples of the task", "random inputs": "random inputs", "timed inputs": "the inputs that were timed"}
+
 
 def edges(found: Mapping[str, Any]) -> list[Node]:
     """Those that went wrong first."""
     red, cases = found["red"], found["cases"]
     lead = "No input was found at which the artifact does worse than it should." if not red else _wrong(red, found)
     usual = found["ordinary"]["distance"]
-    where = "samples of the task" if found["source"] == "samples" else "random inputs"
-    note = f"Made from {where}; each model ran in a process apart, and in a new one after a crash. "
+    note = f"Made from {SOURCES[found['source']]}; each model ran in a process apart, and in a new one after a crash. "
     if usual is not None:
         note += f"On {found['ordinary']['samples']} ordinary inputs the outputs of both models differ by {figures.plain(usual)} of the largest. "
         note += "“Differs” is ten times as far, or another answer. "

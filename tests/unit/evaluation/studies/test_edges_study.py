@@ -1,6 +1,9 @@
 """Edges: each word where it belongs, a crash is a finding, and what is red is what the baseline does better."""
 
 import json
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +11,10 @@ import torch
 from edge_models import divider, linear, model, positions, setting_of
 from onnx import helper
 
+sys.path.insert(0, str(Path(__file__).parents[3]))
 import limbeck
+from foreign_onnx import voice
+from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError, Interrupted
 from limbeck.evaluation.studies.edges import EDGES
 from limbeck.intake.metrics import accuracy
@@ -109,6 +115,18 @@ def test_without_a_task_inputs_are_random_and_nothing_is_compared(tmp_path):
     assert found["source"] == "random inputs" and found["ordinary"]["distance"] is None and found["red"] == 0
     assert all((c["baseline"] is None and c["distance"] is None) or c["name"] == "batch of one" for c in found["cases"])
     assert EDGES.why_not(setting_of(linear(tmp_path / "x.onnx"))) == ""
+
+
+def test_where_random_rows_do_not_run_it_starts_from_what_was_timed(tmp_path):
+    """A sound of 60, a state and a sample rate: a random rate is none that the file knows."""
+    timed = {"x": np.ones((1, 60), np.float32), "state": np.zeros((2, 1, 4), np.float32), "sr": np.array(16000)}
+    files = {name: Artifact(voice(tmp_path, f"{name}.onnx"), "onnxruntime") for name in ("a", "b")}
+    setting = replace(setting_of(files["a"], files["b"]), feed=timed)
+    found = EDGES.take(setting)
+    assert found["source"] == "timed inputs" and found["ordinary"]["distance"] == 0 and found["red"] == 0
+    assert {c["name"]: c["word"] for c in found["cases"]}["shortest"] == "refused", "a sound of 1 has no window of 40"
+    with pytest.raises(ArtifactError, match="ordinary inputs"):
+        EDGES.take(replace(setting, feed=timed | {"sr": np.array(44100)}))
 
 
 def test_an_input_without_axes_belongs_to_all_samples(tmp_path):

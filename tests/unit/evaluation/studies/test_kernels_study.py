@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
 from quarters import made, with_file, without_pair
 
+from foreign_onnx import voice
 from limbeck.core.candidate import Artifact
+from limbeck.evaluation.graph.inside import weight_bytes
 from limbeck.evaluation.studies import MISSING, taken
 from limbeck.evaluation.studies.kernels import CONVERT, FLOATING, INTEGER, KERNELS, OTHER, PACK, kind
 
@@ -35,6 +40,12 @@ def test_bytes_are_those_of_the_weights():
     assert weights["integer_bytes"] == count + 16 + 32 + 4 and weights["bytes"] > weights["integer_bytes"]
     assert weights["baseline_bytes"] >= 4 * (count + 16 + 32 + 32 + 4) and weights["saved_bytes"] == weights["baseline_bytes"] - weights["bytes"]
     assert 0.7 < weights["saved_share"] < 0.75
+
+
+def test_weights_inside_the_branches_of_an_if_count(tmp_path: Path):
+    """40 and 20 taps of 4 filters, and what the branches' operators are given: axes, shapes and rates of 8 bytes a number."""
+    whole, integers = weight_bytes(Artifact(voice(tmp_path), "onnxruntime"))
+    assert whole == 4 * 4 * (40 + 20) + 8 * (2 * 2 + 2 + 1) and integers == 0
 
 
 def test_a_layer_whose_output_is_not_quantized_is_found_out(tmp_path: Path):
