@@ -90,13 +90,13 @@ def _fixed(q: float, share: float) -> int | None:
 
 
 def _phases(persistence: float, weight: float, rng: np.random.Generator) -> dict[str, float]:
-    """A stationary Gaussian process of first order whose 90th percentile stands at the limit, asked from 100 inferences on, after each tenth more, up to 1,000."""
-    limit, wrong = float(norm.ppf(0.9)), {"counted as independent": 0, "phases counted as one": 0}
+    """Timings whose logarithms are a stationary Gaussian process of first order, p90 at the limit, asked from 100 inferences on, after each tenth more, up to 1,000."""
+    limit, wrong = math.exp(float(norm.ppf(0.9))), {"counted as independent": 0, "phases counted as one": 0}
     for _ in range(PHASES):
         noise = rng.normal(size=1000) * math.sqrt(1 - persistence**2)
         noise[0] = rng.normal()
         slow = lfilter([1], [1, -persistence], noise)
-        values = (math.sqrt(weight) * slow + math.sqrt(1 - weight) * rng.normal(size=1000)).reshape(-1, 5)
+        values = np.exp(math.sqrt(weight) * slow + math.sqrt(1 - weight) * rng.normal(size=1000)).reshape(-1, 5)
         found: dict[str, str] = {}
         turns = 20
         while turns <= 200 and len(found) < 2:

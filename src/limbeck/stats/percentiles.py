@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -33,7 +35,7 @@ def claim(blocks: Blocks, limit: float, *, percentile: float, confidence: float 
     """
     values = np.concatenate([np.asarray(block, dtype=np.float64) for block in blocks])
     over, n = int((values > limit).sum()), len(values)
-    inflation = inflation_of(blocks, percentile=percentile)
+    inflation = 1.0 if over == 0 and limit >= _reach(blocks) else inflation_of(blocks, percentile=percentile)
     options = {"percentile": percentile, "confidence": confidence, "inflation": inflation}
     if anytime:
         return Claim(answer=sequential.anytime_verdict(over, n, **options), over=over, samples=n, inflation=inflation, needed=sequential.anytime_needed(over, n, **options))
@@ -46,11 +48,27 @@ def bounds(blocks: Blocks, *, percentile: float, confidence: float = 0.99, anyti
     """Order statistics between which the percentile lies, each bound one-sided at this confidence; None where the timings don't bound it.
 
     The upper one is the least limit that they prove, the lower one that below which they refuse every limit, by the rule of `claim`.
-    No distribution is assumed.
+    No distribution is assumed; where timings came in phases that are too long to be counted, the upper one is where `claim` stops doubting.
     """
     values = np.sort(np.concatenate([np.asarray(block, dtype=np.float64) for block in blocks]))
-    below, above = most_over(len(values), percentile=percentile, confidence=confidence, anytime=anytime, inflation=inflation_of(blocks, percentile=percentile))
-    return None if above is None else float(values[-above]), None if below is None else float(values[len(values) - below - 1])
+    options = {"percentile": percentile, "confidence": confidence, "anytime": anytime}
+    below, above = most_over(len(values), **options, inflation=inflation_of(blocks, percentile=percentile))
+    high = float(values[len(values) - below - 1]) if below is not None else None
+    if high is None and most_over(len(values), **options)[0] is not None and math.isfinite(reach := _reach(blocks)):
+        high = reach
+    return None if above is None else float(values[-above]), high
+
+
+def _reach(blocks: Blocks) -> float:
+    """From which limit on phases are no reason to doubt that none is over it: the slowest timing, times how many times the slowest block takes the fastest's time.
+
+    So a phase that nobody saw would have to be slower than the slowest seen by more than that is than the fastest. An assumption
+    of scale, the only one here: without it a clock that changed once in a second makes seconds of 1 ms prove nothing of a minute.
+    """
+    medians = [float(median(block)) for block in blocks if len(block)]
+    if not medians or min(medians) <= 0:
+        return math.inf
+    return float(max(max(block) for block in blocks if len(block))) * max(medians) / min(medians)
 
 
 def most_over(n: int, *, percentile: float, confidence: float = 0.99, anytime: bool = False, inflation: float = 1.0) -> tuple[int | None, int | None]:
