@@ -344,7 +344,15 @@ def test_a_timing_is_kept_with_what_disturbed_it_and_told(tmp_path, monkeypatch)
 # ---- signals ----
 
 
-def test_work_that_cannot_ask_is_left_when_it_must_stop():
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as it is in a terminal: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_work_that_cannot_ask_is_left_when_it_must_stop(interruptible):
     """As an export is: nothing in it looks at `stop`."""
     stop = threading.Event()
     leaving = Leaving(stop.is_set)
