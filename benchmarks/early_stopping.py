@@ -28,7 +28,11 @@ from limbeck.stats.sequential import anytime_verdict
 RECORD = Path(__file__).parent / "records" / "early_stopping.json"
 LONGEST, SETS, TAKEN, PHASES = 5000, 20_000, 2000, 400
 SHARES = (0.0, 0.1, 0.25, 0.5, 2.0, 4.0)  # of the share that the limit allows
-PERSISTENCE = ((0.0, 1.0), (0.5, 1.0), (0.8, 1.0), (0.95, 1.0), (0.95, 0.5))  # correlation with the one before, and the share of the variance that has it
+PERSISTENCE = (  # correlation with the one before, and the share of the variance that has it
+    *((persistence, 1.0) for persistence in (0.0, 0.5, 0.8, 0.95, 0.99, 0.999)),
+    *((persistence, 0.5) for persistence in (0.95, 0.99, 0.999)),
+)
+SPREAD = 0.5  # standard deviation of the timings' logarithms: a factor of 1.65
 CONFIDENCE = 0.99
 
 
@@ -41,7 +45,7 @@ def main() -> int:
         "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RECORD.parent.parent).stdout.strip(),
         "machine": environment.machine(),
         "versions": environment.versions(),
-        "setting": {"longest": LONGEST, "sets": SETS, "taken_sets": TAKEN, "phase_sets": PHASES, "confidence": CONFIDENCE, "seed": 0},
+        "setting": {"longest": LONGEST, "sets": SETS, "taken_sets": TAKEN, "phase_sets": PHASES, "phase_spread": SPREAD, "confidence": CONFIDENCE, "seed": 0},
         "wrong": {str(q): {rule: _wrong(q, table, rng) for rule, table in rules.items()} for q, rules in tables.items()},
         "taken": {str(q): {str(share): _taken(q, share, rules["anytime"], rng) for share in SHARES if share * (1 - q) <= 1} for q, rules in tables.items()},
         "phases": {f"{p:g}" + (f" in {weight:.0%} of the variance" if weight < 1 else ""): _phases(p, weight, rng) for p, weight in PERSISTENCE},
@@ -91,12 +95,12 @@ def _fixed(q: float, share: float) -> int | None:
 
 def _phases(persistence: float, weight: float, rng: np.random.Generator) -> dict[str, float]:
     """Timings whose logarithms are a stationary Gaussian process of first order, p90 at the limit, asked from 100 inferences on, after each tenth more, up to 1,000."""
-    limit, wrong = math.exp(float(norm.ppf(0.9))), {"counted as independent": 0, "phases counted as one": 0}
+    limit, wrong = math.exp(SPREAD * float(norm.ppf(0.9))), {"counted as independent": 0, "phases counted as one": 0}
     for _ in range(PHASES):
         noise = rng.normal(size=1000) * math.sqrt(1 - persistence**2)
         noise[0] = rng.normal()
         slow = lfilter([1], [1, -persistence], noise)
-        values = np.exp(math.sqrt(weight) * slow + math.sqrt(1 - weight) * rng.normal(size=1000)).reshape(-1, 5)
+        values = np.exp(SPREAD * (math.sqrt(weight) * slow + math.sqrt(1 - weight) * rng.normal(size=1000))).reshape(-1, 5)
         found: dict[str, str] = {}
         turns = 20
         while turns <= 200 and len(found) < 2:

@@ -72,7 +72,8 @@ def phases(told: Told | None) -> str:
     names = list(next(iter(told["phases"].values())))
     rows = [f"| correlation with the inference before | {' | '.join(f'wrongly *below*: {name}' for name in names)} |", "| --- | --- | --- |"]
     rows += [f"| {persistence} | {' | '.join(f'{rates[name]:.1%}' for name in names)} |" for persistence, rates in told["phases"].items()]
-    text = "p90 at the limit, timings whose logarithms are a Gaussian process of first order, asked from 100 inferences on, after each tenth more, up to 1,000"
+    process = f"timings whose logarithms are a Gaussian process of first order with a standard deviation of {told['setting']['phase_spread']:g}"
+    text = f"p90 at the limit, {process}, asked from 100 inferences on, after each tenth more, up to 1,000"
     return "\n".join([*rows, "", f"{text}; {told['setting']['phase_sets']} sets each. {_where(told)}"])
 
 

@@ -8,17 +8,23 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from judging import data, said  # noqa: F401 - a fixture
 from project import limbeck as command_line
 from project import write_project
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import limbeck
-from foreign_onnx import LENGTH, bytes_model, picky, voice
-from limbeck.core.errors import TaskError
+from foreign_onnx import LENGTH, bytes_model, linear, picky, voice
+from limbeck import api
+from limbeck.core.contract import Contract, Target
+from limbeck.core.errors import ArtifactError, TaskError
 from limbeck.core.proof import Proof
+from limbeck.core.task import Task
+from limbeck.intake.metrics import accuracy
 from limbeck.pipeline import judging
 from limbeck.testing import SmallNet, small_task
 
@@ -104,6 +110,41 @@ class Says(nn.Module):
         return "nothing"
 
 
+LOUD = """
+import dataclasses, os, sys
+from limbeck.testing import SmallNet, small_task
+
+print("a task that talks")
+os.system("echo and so does a process of it")
+
+class Loud(SmallNet):
+    def forward(self, x):
+        print("forward")
+        return super().forward(x)
+
+class Leaves(SmallNet):
+    def forward(self, x):
+        sys.exit(0)
+
+task = dataclasses.replace(small_task(), models={"teacher": Loud})
+leaves = dataclasses.replace(small_task(), models={"teacher": Leaves})
+"""
+
+
+def test_what_a_task_prints_is_not_in_the_answer(tmp_path):
+    (tmp_path / "task.py").write_text(LOUD)
+    done = command_line("evaluate", "task.py:task", "--split", "validation", "--studies", "none", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["subjects"][0]["metric"]["value"] is not None
+    for line in ("a task that talks", "and so does a process of it", "forward"):
+        assert line in done.stderr.splitlines()
+
+
+def test_a_task_that_exits_is_no_pass(tmp_path):
+    (tmp_path / "task.py").write_text(LOUD)
+    done = command_line("evaluate", "task.py:leaves", "--split", "validation", "--studies", "none", cwd=tmp_path)
+    assert done.returncode == 2 and "`sys.exit(0)` raised SystemExit: 0. Mend it there" in done.stderr
+
+
 # ---- runs and packages ----
 
 
@@ -168,6 +209,39 @@ def test_two_such_files_agree_though_names_and_order_differ(tmp_path, said):  # 
     assert code == 4 and "UNVERIFIED" in out.splitlines()[0] and "on 16 random inputs outputs differ by 0 at most" in out and "sr = 16000" in out
     found = data(said("compare", "a.onnx", "b.onnx", "--json"))["subjects"][1]["agreement"]
     assert [(o["name"], o["other"]) for o in found["outputs"]] == [("output", "speech"), ("stateN", "memory")]
+
+
+def test_weights_in_another_file_are_counted_and_looked_into(tmp_path):
+    """As torch's exporter writes them: a small graph, and its weights beside it. Limits on bytes speak of both."""
+    whole = linear(tmp_path, features=512)
+    apart = tmp_path / "apart.onnx"
+    onnx.save(onnx.load(whole), apart, save_as_external_data=True, location="apart.onnx.data", size_threshold=0)
+    assert apart.stat().st_size < whole.stat().st_size / 4
+    found = limbeck.compare(whole, apart, contract=Contract(size_ratio=1.2, download_bytes=1000), proof=Proof(studies="saturation,memory"))
+    one = found["subjects"][1]
+    assert one["size_bytes"] == sum((tmp_path / name).stat().st_size for name in ("apart.onnx", "apart.onnx.data")) and one["agreement"]["max_abs"] == 0
+    assert [(v["gate"], v["status"]) for v in one["verdicts"]] == [("size_ratio", "FAIL"), ("download_bytes", "FAIL")]
+    assert one["kernels"]["initializer_bytes"] >= 4 * 4 * 512 and not [name for name, study in one["studies"].items() if "missing" in study]
+    assert api.analyze(apart, seconds=0.1)["totals"]["artifact_bytes"] == one["size_bytes"]
+
+
+def test_a_file_of_a_fixed_batch_is_not_counted_as_another(tmp_path):
+    """Four at once, asked for eight: samples a second and "at batch 8" would be twice what they are. Said to be of one: told."""
+    model = onnx.load(linear(tmp_path))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 4
+    four = tmp_path / "four.onnx"
+    onnx.save(model, four)
+    with pytest.raises(ArtifactError, match=r"the batch is 8, and no random input has that many along its first axis \(but 4\)\. Set --batch"):
+        limbeck.evaluate(four, target=Target(batch=8), contract=Contract(samples_per_second=1), proof=NONE)
+    with pytest.raises(ArtifactError, match="the batch is 8, and no given input has that many"):
+        limbeck.evaluate(four, target=Target(batch=8), inputs={"x": np.zeros((4, 64), np.float32)}, proof=NONE)
+    one, as_four = (limbeck.evaluate(four, target=Target(batch=batch), proof=NONE)["subjects"][0]["notes"] for batch in (1, 4))
+    assert one == ["timed on 4 along the first axis, counted as one sample; if that is the batch, say so: --batch 4"] and as_four == []
+    rows = TensorDataset(torch.zeros(8, 64), torch.zeros(8, dtype=torch.long))
+    task = Task(name="rows", metric=accuracy(), splits={"test": rows})
+    with pytest.raises(ArtifactError, match=r"four\.onnx takes 4 samples at once, and the batch is 1\. Set --batch"):
+        limbeck.evaluate(four, task=task, proof=NONE, root=tmp_path)
 
 
 def test_inputs_are_given_where_random_ones_dont_run(tmp_path, said):  # noqa: F811

@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
@@ -99,7 +100,7 @@ def status(
     from limbeck import api
 
     work = (lambda log, stop: history.followed(folder, stop, json_=json_)) if follow else (lambda log, stop: api.status(folder))
-    _working(work, json_=json_, debug=debug, render="run")
+    _working(work, json_=json_ and not follow, debug=debug, render="run", quiet=json_)
 
 
 @app.command()
@@ -234,13 +235,13 @@ def _limit(option: Field | None, word: str, text: str) -> Any:
 
 def _working(work: Callable[[Any, Callable[[], bool]], Any], *, json_: bool, debug: bool, render: str, log_json: bool = False, note: str = "", quiet: bool = False) -> Any:
     """Do the work with progress on stderr, print what came of it, and turn errors into messages and exit codes."""
-    from limbeck.cli.progress import ConsoleLog, JsonLog, Shown
+    from limbeck.cli.progress import ConsoleLog, JsonLog, Shown, stdout_kept
 
     stopped = threading.Event()
     previous = {s: signal.signal(s, lambda *_: _interrupt(stopped)) for s in (signal.SIGINT, signal.SIGTERM)}
     log: Shown = JsonLog() if log_json else ConsoleLog(quiet=json_ or quiet)
     try:
-        with log:
+        with log, stdout_kept() if json_ else nullcontext():
             if note:
                 log.progress(0, 0, note)
             _check_environment()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -37,7 +39,7 @@ class ConsoleLog:
     """Lines and a bar on a terminal; off a terminal lines alone, on progress at most one every few seconds. `quiet` shows nothing."""
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None, clock: Callable[[], float] = time.monotonic):
-        self._console = console or Console(stderr=True, quiet=quiet, highlight=False)
+        self._console = console or Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
         self._clock = clock
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), Left())
         self._bar = Progress(*columns, console=self._console, transient=True) if self._console.is_terminal and not quiet else None
@@ -158,3 +160,17 @@ def _line(event: str, data: dict[str, Any]) -> str:
     if event == "note":
         return f"  [yellow]{data['text']}[/yellow]"
     return f"  [dim]{event} " + " ".join(f"{k}={v if isinstance(v, str) else escape(str(v))}" for k, v in data.items()) + "[/dim]"
+
+
+@contextmanager
+def stdout_kept() -> Iterator[None]:
+    """Keep stdout for the answer alone: what a task, a library or a process of theirs prints there meanwhile goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -63,13 +63,17 @@ class TorchForm:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a runtime loads: a file or a folder."""
+    """What a runtime loads: a file or a folder.
+
+    beside: Other files that a file loads, as weights that it keeps apart.
+    """
 
     path: Path
     runtime: str
+    beside: tuple[Path, ...] = ()
 
     def files(self) -> tuple[Path, ...]:
-        return (self.path,) if self.path.is_file() else tuple(sorted(p for p in self.path.rglob("*") if p.is_file()))
+        return (self.path, *self.beside) if self.path.is_file() else tuple(sorted(p for p in self.path.rglob("*") if p.is_file()))
 
     @property
     def size_bytes(self) -> int:

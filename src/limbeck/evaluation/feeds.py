@@ -17,7 +17,7 @@ from limbeck.core.errors import ArtifactError, ConfigError, TaskError
 from limbeck.core.task import Task
 from limbeck.intake.fingerprint import spread
 from limbeck.mechanics.data import batch_of, feed, flatten
-from limbeck.runtimes.card import FREE_AXIS, Feed, InputSpec, Session, fixed_batch, random_feed
+from limbeck.runtimes.card import FREE_AXIS, KINDS, Feed, InputSpec, Session, fixed_batch, random_feed
 
 SAMPLES = 64  # of a split, on which outputs are compared
 SEEDS = 16  # of random inputs, on which outputs are compared
@@ -41,7 +41,9 @@ class Fed:
         """The form in which `--json` shows it: a number by itself with its value."""
         return {
             "source": self.source,
-            "arrays": [{"name": n, "dtype": str(a.dtype), "shape": list(a.shape), **({} if a.ndim else {"value": a.item()})} for n, a in self.feed.items()],
+            "arrays": [
+                {"name": n, "dtype": str(a.dtype), "shape": list(a.shape), **({} if a.ndim else {"value": a.item() if np.isfinite(a) else None})} for n, a in self.feed.items()
+            ],
         }
 
 
@@ -147,10 +149,15 @@ def _joined(sessions: Mapping[str, Session]) -> list[InputSpec]:
 
 
 def _both(a: InputSpec, b: InputSpec, first: str, second: str) -> InputSpec:
-    if a.dtype != b.dtype or len(a.shape) != len(b.shape) or any(x is not None and y is not None and x != y for x, y in zip(a.shape, b.shape, strict=True)):
+    if not _castable(a.dtype, b.dtype) or len(a.shape) != len(b.shape) or any(x is not None and y is not None and x != y for x, y in zip(a.shape, b.shape, strict=True)):
         difference = f"{shown(a)} in the first and {shown(b)} in the second"
         raise ArtifactError(f"{first} and {second} take different inputs, so they can't be compared on the same: {difference}. Export both for the same inputs.")
     return replace(a, shape=tuple(y if x is None else x for x, y in zip(a.shape, b.shape, strict=True)))
+
+
+def _castable(fed: str, taken: str) -> bool:
+    """Whether `bind` makes one of the other, as float16 of float32."""
+    return np.dtype(fed).kind in KINDS.get(np.dtype(taken).kind, "") if fed != taken else True
 
 
 def _candidates(specs: Sequence[InputSpec], batch: int) -> Iterator[tuple[list[InputSpec], dict[str, np.ndarray]]]:
@@ -181,17 +188,17 @@ def _size(spec: InputSpec, axis: int, *, batch: int, size: int, names: set[str],
     return batch if axis == 0 or _named(spec, axis, names) or (as_batch and _of_state(spec, axis)) else size
 
 
-def in_whole_batches(session: Session) -> Callable[[Feed], Mapping[str, np.ndarray]]:
-    """A session that takes fewer samples than its fixed batch too: the last is repeated, and what it answers to that is left out."""
-    size = fixed_batch(session)
+def in_whole_batches(session: Session, ask: Callable[[Feed], Mapping[str, np.ndarray]] | None = None) -> Callable[[Feed], Mapping[str, np.ndarray]]:
+    """A session (or what answers in its place) that takes fewer samples than its fixed batch too: the last is repeated, and what it answers to that is left out."""
+    size, ask = fixed_batch(session), ask or session
     if size is None:
-        return session
+        return ask
 
     def run(feed: Feed) -> Mapping[str, np.ndarray]:
         count = next((len(a) for a in feed.values() if a.ndim), size)
         if not 0 < count < size:
-            return session(feed)
+            return ask(feed)
         whole = {k: np.concatenate([a, np.repeat(a[-1:], size - count, axis=0)]) if a.ndim and len(a) == count else a for k, a in feed.items()}
-        return {k: a[:count] if a.ndim and len(a) == size else a for k, a in session(whole).items()}
+        return {k: a[:count] if a.ndim and len(a) == size else a for k, a in ask(whole).items()}
 
     return run

@@ -24,9 +24,11 @@ from limbeck.evaluation.likeness import likeness
 from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.studies import Setting, Side
 from limbeck.evaluation.subject import Subject
+from limbeck.runtimes.card import fixed_batch
 from limbeck.stats.bootstrap import Interval
 from limbeck.stats.latency import median_ratio
 
+BATCH_WAY = "Set --batch (in Python Target(batch=…)) to what is fed at once, or export with a free batch"
 CONFIDENCE = 0.95  # one-sided, where no contract says another
 NO_STUDY = Proof(studies="none")
 RELATIVE = tuple(name for name in QUALITY if name not in ("metric", "max_ece"))  # limits that a baseline's answers are needed for
@@ -107,9 +109,11 @@ def judge(
             sessions[name] = stack.enter_context(Apart(subject.artifact, threads=target.threads, stop=stop))
         subjects = [replace(s, kernels=session.kernels()) for s, session in zip(subjects, sessions.values(), strict=True)]
         by = _Asked(task=task, target=target, split=split, contract=contract, proof=proof or NO_STUDY, fed=_fed(sessions, task, split, target, inputs), stop=stop)
+        counted = _counted_as_one(by.fed, target) if task is None or inputs is not None else ()
         latencies = _timed(subjects, by, seconds)
         answers = [_answers(name, session, task, split) for name, session in sessions.items()]
-        odd = [_odd(session, by.fed) if task is None else () for session in sessions.values()]
+        answers = [answers[0], *(_beside(one, answers[0], task) for one in answers[1:])]
+        odd = [(*counted, *(_odd(session, by.fed) if task is None else ())) for session in sessions.values()]
         first, *rest = sessions.values()
         alike, notes = likeness(first, rest[-1], by.fed) if rest else (None, [])
     examined = [_examined(*each, by, answers[0] if number else None) for number, each in enumerate(zip(subjects, latencies, answers, strict=True))]
@@ -136,8 +140,21 @@ def _fed(sessions: Mapping[str, Apart], task: Task | None, split: str, target: T
             session(fed.feed)
         except ArtifactError as error:
             text = str(error)
+            if inputs is None and fixed_batch(session) not in (None, target.batch):
+                raise ArtifactError(f"{name} takes {fixed_batch(session)} samples at once, and the batch is {target.batch}. {BATCH_WAY}.") from error
             raise ArtifactError(text if text.startswith(name) else f"{name}, fed with {fed.source}: {text}") from error
     return fed
+
+
+def _counted_as_one(fed: Fed, target: Target) -> tuple[str, ...]:
+    """What is to be said of inputs that may be of more samples than the batch of 1. Raises ArtifactError where another batch isn't that of the inputs."""
+    firsts = [len(a) for a in fed.feed.values() if a.ndim]
+    if target.batch in firsts:
+        return ()
+    if target.batch > 1:
+        others = ", ".join(map(str, firsts)) or "none"
+        raise ArtifactError(f"the batch is {target.batch}, and no {fed.source} input has that many along its first axis (but {others}). {BATCH_WAY}.")
+    return (f"timed on {firsts[0]} along the first axis, counted as one sample; if that is the batch, say so: --batch {firsts[0]}",) if firsts and firsts[0] > 1 else ()
 
 
 def _odd(session: Apart, fed: Fed) -> tuple[str, ...]:
@@ -155,6 +172,16 @@ def _answers(name: str, session: Apart, task: Task | None, split: str) -> _Answe
         return _Answers(broken=str(error))
     except TaskError as error:  # a metric that can't read what it answers, such as too few classes
         raise TaskError(f"{name}, on {split}: {error}") from error
+
+
+def _beside(answers: _Answers, first: _Answers, task: Task | None) -> _Answers:
+    """The same, or why they can't be judged though those of the first subject can."""
+    try:
+        if task is not None and answers.rows is not None and first.rows is not None:
+            quality.refuse_undefined(task.metric, answers.rows, first.rows)
+    except NotANumber as error:
+        return _Answers(broken=str(error))
+    return answers
 
 
 def _examined(subject: Subject, latency: Latency, answers: _Answers, by: _Asked, first: _Answers | None) -> Examined:
@@ -191,7 +218,7 @@ def _quality(rows: Rows | None, first: Rows | None, by: _Asked) -> tuple[float |
         "behaviour": Behaviour(metric=metric, candidate=rows, baseline=first, masks=by.masks, split=by.split, confidence=by.confidence),
     }
     if first is not None:
-        known |= {name: quality.retention(metric, rows, first, confidence=by.confidence, split=by.split, as_drop=name == "drop") for name in ("retention", "drop")}
+        known |= quality.retention_and_drop(metric, rows, first, confidence=by.confidence, split=by.split)
     return found.value, known
 
 

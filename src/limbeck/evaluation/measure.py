@@ -26,6 +26,7 @@ from limbeck.runtimes.card import OperatorTime
 DISTURBED = 0.05  # of the time of its turns that the process waited for a CPU that another had
 PAUSE_MS, PAUSE_TIMES = 250.0, 20  # one inference this long, and this much longer than the median: the machine stood still
 REPEATS = 2  # of a disturbed timing
+REPEATED_S = 60.0  # that all tries of a timing may have taken, before another: who waits for minutes wants to see what there is
 POLL_S = 0.1  # how often a stop is looked for while a child measures
 TIMEOUT_S = 900.0
 BLOCKS = 15  # of inferences, over whose means a median is taken
@@ -59,13 +60,13 @@ def latency(
     and where the time isn't enough they go on, up to 5 times as long, while the samples that a limit takes are within reach.
     What is told of percentiles must then allow for that: `Latency.anytime`.
 
-    A disturbed measurement is repeated, `repeats` times at most, and the calmest is kept, by how much was disturbed and never by
+    A disturbed measurement is repeated, `repeats` times at most and not after a minute, and the calmest is kept, by how much was disturbed and never by
     what was timed; `told` hears of it (an event's name, and why). `disturbed`, with the reason in `why`: for more than 5 % of the
     time of its turns the process was ready to run and another had the CPU (Linux: run queue delay of all its threads; elsewhere,
     with one thread, wall time without CPU time); one inference took over 250 ms and 20 times the median (the machine slept, or
     the process was held); the clock moved by over 10 %; the processor was throttled; the host had over 5 % of the time.
 
-    Raises: ArtifactError if an artifact can't be loaded or run, brings its process down, or takes longer than `timeout_s`;
+    Raises: ArtifactError if an artifact can't be loaded or run, brings its process down, or takes longer than `timeout_s` for a round;
         ConfigError if a number is out of its range; Interrupted when `stop` says so: the process is ended, nothing is kept.
     """
     for name, value in {"threads": threads, "block": block, "min_blocks": min_blocks}.items():
@@ -85,8 +86,9 @@ def latency(
 
 def _calmest(take: Callable[[], list[Latency]], repeats: int, told: Callable[[str, str], None]) -> list[Latency]:
     """What was taken, again while it is disturbed and may be repeated."""
+    begun = time.monotonic()
     tries = [take()]
-    while any(one.disturbed for one in tries[-1]) and len(tries) <= repeats:
+    while any(one.disturbed for one in tries[-1]) and len(tries) <= repeats and time.monotonic() - begun < REPEATED_S:
         told("timing again", max((one for one in tries[-1] if one.disturbed), key=lambda one: one.waited).why)
         tries.append(take())
     kept = min(tries, key=_unrest)
@@ -182,10 +184,10 @@ def asked(
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         command = [sys.executable, "-P", "-m", "limbeck.evaluation.processes.child"]  # -P: a numpy.py in the user's folder isn't numpy
         try:
-            done = _ended(command, whole, environment=environment, timeout_s=timeout_s, stop=stop)
+            done = _ended(command, whole, at=at, environment=environment, timeout_s=timeout_s, stop=stop)
         except subprocess.TimeoutExpired as error:
             raise ArtifactError(
-                f"{_on(at, artifacts)}: measuring took longer than {timeout_s:g} s. Lower seconds, block or min_blocks, use a smaller batch, or raise timeout_s."
+                f"{_on(at, artifacts)}: measuring took longer than {timeout_s:g} s without a sign of life. Use a smaller batch, or run it by itself to see why."
             ) from error
         except BlockingIOError as error:  # too many processes, or no memory for one more
             raise ArtifactError(f"{_on(at, artifacts)}: no process to measure in can be started: {error.strerror}. Close what else runs here.") from error
@@ -197,15 +199,17 @@ def asked(
     return answer
 
 
-def _ended(command: Sequence[str], request: Mapping[str, Any], *, environment: Mapping[str, str], timeout_s: float, stop: Callable[[], bool]) -> subprocess.CompletedProcess[str]:
+def _ended(
+    command: Sequence[str], request: Mapping[str, Any], *, at: Path, environment: Mapping[str, str], timeout_s: float, stop: Callable[[], bool]
+) -> subprocess.CompletedProcess[str]:
     """The child at its end. It is of a session of its own, so that Ctrl-C reaches it through us alone, and ends when we do.
 
-    Raises: TimeoutExpired; Interrupted. The child is gone then.
+    It may take as long as it likes while it writes to `at` in between. Raises: TimeoutExpired; Interrupted. The child is gone then.
     """
     alive, ours = os.pipe()
     said: str | None = json.dumps({**request, "alive": alive})
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
-    deadline = time.monotonic() + timeout_s
+    deadline, written = time.monotonic() + timeout_s, 0
     try:
         with subprocess.Popen(command, env=environment, pass_fds=(alive,), start_new_session=True, **pipes) as process:
             try:
@@ -215,6 +219,8 @@ def _ended(command: Sequence[str], request: Mapping[str, Any], *, environment: M
                         return subprocess.CompletedProcess(command, process.returncode, out, err)
                     except subprocess.TimeoutExpired:
                         said = None
+                    if (now := at.stat().st_mtime_ns if at.exists() else 0) != written:
+                        deadline, written = time.monotonic() + timeout_s, now
                     if stop():
                         raise Interrupted("stopped in a measurement; it is taken anew. Run the same command again to go on.")
                     if time.monotonic() > deadline:

@@ -116,6 +116,7 @@ class Runtime:
     modules: What each module costs by itself, run as a module: module, args, kwargs, threads, blocks, calls a block → ms by path and block.
     start: Imports its libraries, as the first load does.
     flow: What passes through an artifact in one inference of a feed.
+    beside: Which other files a file loads, where it may.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Runtime:
     modules: Callable[[nn.Module, tuple, Mapping[str, Any], int, int, int], dict[str, tuple[float, ...]]] | None = None
     start: Callable[[], object] | None = None
     flow: Callable[[Artifact, Feed, int], Flow] | None = None
+    beside: Callable[[Path], tuple[Path, ...]] | None = None
 
 
 def fixed_batch(session: Session) -> int | None:

@@ -52,6 +52,8 @@ class OnnxSession:
             return {name: self._array(name, value) for name, value in zip(self.outputs, self._session.run(self.outputs, bound), strict=True)}
         except _failures() as error:
             raise ArtifactError(f"{self._name}: ONNX Runtime failed: {_first_line(error)} Check that the feed is of the kind that it was exported for.") from error
+        except RuntimeError as error:  # an output in numbers that numpy hasn't, as bfloat16
+            raise ArtifactError(f"{self._name}: {_first_line(error)}. Cast its outputs to float32 in the graph.") from error
 
     def _array(self, name: str, value: Any) -> np.ndarray:
         if not isinstance(value, np.ndarray):
@@ -105,6 +107,18 @@ def _session(artifact: Artifact, threads: int, *, optimized: Path | None = None,
         raise ArtifactError(f"{path} can't be loaded by ONNX Runtime {ort.__version__}: {_first_line(error)} Export or download it again.") from error
 
 
+def beside(path: Path) -> tuple[Path, ...]:
+    """The files in which an ONNX file keeps weights apart; none of what isn't ONNX, which `load` refuses."""
+    onnx, decode = require("onnx"), require("google.protobuf.message", pip="onnx").DecodeError
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except (decode, OSError):
+        return ()
+    apart = (t for t in tensors(graph) if t.data_location == onnx.TensorProto.EXTERNAL)
+    places = {path.parent / entry.value for t in apart for entry in t.external_data if entry.key == "location"}
+    return tuple(sorted(place for place in places if place.is_file()))
+
+
 def describe(artifact: Artifact) -> dict[str, Any]:
     """The operators of the graph as ONNX Runtime optimizes it for this CPU, and the bytes of the file's own weights.
 
@@ -123,7 +137,7 @@ def _optimized(artifact: Artifact) -> GraphProto:
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
         _session(artifact, 1, optimized=optimized)
-        return require("onnx").load(optimized).graph
+        return require("onnx").load(optimized, load_external_data=False).graph
 
 
 def time_operators(artifact: Artifact, feed: Feed, threads: int, blocks: int, runs: int) -> list[OperatorTime]:
@@ -154,7 +168,7 @@ def flow(artifact: Artifact, feed: Feed, threads: int = 1) -> Flow:
         for _ in range(WARM_UP):
             session(feed)
         events = json.loads(Path(inner.end_profiling()).read_text(encoding="utf-8"))
-        graph = require("onnx").load(optimized).graph
+        graph = require("onnx").load(optimized, load_external_data=False).graph
     fed = {name: (value.shape, value.nbytes) for name, value in bind(feed, session.inputs).items()}
     weights = {t.name: tensor_bytes(t) for one in graphs(graph) for t in one.initializer}  # a constant has no name to be read by
     return flow_of(graph, events, fed, weights=weights, integer=lambda op: op in INT8 or op.startswith("QLinear"), multiplies=FLOAT)
@@ -335,4 +349,5 @@ ONNXRUNTIME = Runtime(
     operators=Operators(export=export_with_sources, time=time_operators, modules=modules),
     start=lambda: require("onnxruntime"),
     flow=flow,
+    beside=beside,
 )

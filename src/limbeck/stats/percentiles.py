@@ -13,6 +13,7 @@ from limbeck.stats import sequential
 from limbeck.stats.dependence import inflation_of
 
 Blocks = Sequence[Sequence[float]]
+FAR = 10.0  # times the slowest block: more than a clock, or the company of other processes, slows a machine by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +61,17 @@ def bounds(blocks: Blocks, *, percentile: float, confidence: float = 0.99, anyti
 
 
 def _reach(blocks: Blocks) -> float:
-    """From which limit on phases are no reason to doubt that none is over it: the slowest timing, times how many times the slowest block takes the fastest's time.
+    """From which limit on phases are no reason to doubt that none is over it: 10 times the slowest block, and as much above the
+    slowest timing as the slowest block is above the fastest.
 
-    So a phase that nobody saw would have to be slower than the slowest seen by more than that is than the fastest. An assumption
-    of scale, the only one here: without it a clock that changed once in a second makes seconds of 1 ms prove nothing of a minute.
+    So a phase that nobody saw would have to be ten times slower than the slowest seen, and slower than it by more than that is than
+    the fastest. An assumption of scale, the only one here: without it a clock that changed once in a second makes seconds of 1 ms
+    prove nothing of a minute. What was seen of a slow drift alone says too little: a piece of it looks calm.
     """
     medians = [float(median(block)) for block in blocks if len(block)]
     if not medians or min(medians) <= 0:
         return math.inf
-    return float(max(max(block) for block in blocks if len(block))) * max(medians) / min(medians)
+    return max(FAR * max(medians), float(max(max(block) for block in blocks if len(block))) * max(medians) / min(medians))
 
 
 def most_over(n: int, *, percentile: float, confidence: float = 0.99, anytime: bool = False, inflation: float = 1.0) -> tuple[int | None, int | None]:

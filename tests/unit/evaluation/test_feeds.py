@@ -1,11 +1,12 @@
 """What artifacts are fed: found for files that say little of themselves, read from what a user gives, refused where two want different things."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from foreign_onnx import bytes_model, linear, picky, text_in, voice
 from torch.utils.data import TensorDataset
 
+from foreign_onnx import bytes_model, constant, linear, picky, saved, text_in, value, voice
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError, ConfigError, TaskError
 from limbeck.core.task import Task
@@ -75,7 +76,20 @@ def test_different_inputs_are_refused_with_the_difference(first, second, says, t
     assert "take different inputs, so they can't be compared on the same" in str(told.value)
 
 
+def test_a_half_precision_copy_takes_what_its_original_takes(tmp_path):
+    x, y = value("x", onnx.TensorProto.FLOAT16, ["batch", 64]), value("y", onnx.TensorProto.FLOAT16, ["batch", 4])
+    half = saved(tmp_path, "half.onnx", [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], [x], [y], [constant("w", np.ones((64, 4), np.float16))])
+    sessions = opened(linear(tmp_path), half)
+    fed = feeds.random(sessions, 2)
+    assert fed.feed["x"].dtype == np.float32 and [s(fed.feed)["y"].dtype for s in sessions.values()] == [np.float32, np.float16]
+
+
 # ---- what a user gives ----
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_a_number_that_is_none_is_null_in_json(odd):
+    assert [a["value"] for a in feeds.of_inputs({"x": np.float32(odd), "n": np.array(3)}).summary()["arrays"]] == [None, 3]
 
 
 def test_inputs_are_a_tensor_a_tuple_a_dict_or_a_file(tmp_path):
@@ -128,8 +142,9 @@ def test_samples_of_a_task_are_timed_and_spread_for_comparing(tmp_path):
 
 
 def test_an_artifact_of_a_fixed_batch_is_fed_whole_batches(tmp_path):
-    from foreign_onnx import saved, value
     from onnx import TensorProto, helper
+
+    from foreign_onnx import saved, value
 
     node = helper.make_node("CumSum", ["x", "axis"], ["y"])
     ports = [value(name, TensorProto.FLOAT, [8, 2]) for name in "xy"]

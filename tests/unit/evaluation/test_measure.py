@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import os
 import signal
@@ -17,8 +18,10 @@ from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError, ConfigError
 from limbeck.core.evidence import Latency
 from limbeck.evaluation import measure
+from limbeck.evaluation.processes import child
 from limbeck.evaluation.processes.child import steady, take_turns, waiting_ns, warm_up
 from limbeck.evaluation.processes.until import MOST_BLOCKS, Goal, Rounds
+from limbeck.runtimes.card import InputSpec
 
 X = {"x": np.ones((1, 64), np.float32)}
 
@@ -352,6 +355,47 @@ def test_taking_too_long_is_an_error_and_leaves_no_process(tmp_path):
     with pytest.raises(ArtifactError, match=r"model\.onnx: measuring took longer than 0\.05 s"):
         measure.latency([linear(tmp_path, hidden=8)], X, threads=1, seconds=60, timeout_s=0.05)
     assert not children()
+
+
+def test_what_goes_on_may_take_longer_than_a_timeout(tmp_path):
+    """The time counts from the last sign of life: a slow model's rounds take minutes, and end."""
+    (one,) = measure.latency([linear(tmp_path, hidden=4096)], X, threads=1, seconds=4, block=500, repeats=0, timeout_s=2.5)
+    assert sum(one.samples) > 2500
+
+
+class Recorded:
+    """A session that remembers the dtypes that it is fed."""
+
+    inputs, outputs = (InputSpec("x", "float32", (None,)),), ("y",)
+
+    def __init__(self, fed):
+        self.fed = fed
+
+    def __call__(self, feed):
+        self.fed.append(feed["x"].dtype)
+        return {"y": feed["x"]}
+
+
+@pytest.mark.parametrize(("slow_s", "goal", "block"), [(60.0, None, 5), (0.0, None, 1), (0.0, {"limits": [(0.5, 1.0)], "judged": 0, "early": True}, 5)])
+def test_a_slow_models_blocks_are_of_one_and_its_feed_is_cast_once(tmp_path, monkeypatch, slow_s, goal, block):
+    """A limit on a percentile wants the inferences. A feed of float64 for a float32 input is none of the model's time."""
+    fed = []
+    monkeypatch.setattr(child, "_load", lambda request, index: Recorded(fed))
+    monkeypatch.setattr(child, "SLOW_S", slow_s)
+    np.savez(tmp_path / "feed.npz", np.ones(3))
+    request = {"artifacts": [{}], "feed": str(tmp_path / "feed.npz"), "names": ["x"], "at": str(tmp_path / "at"), "threads": 1}
+    try:
+        found = child.latency({**request, "seconds": 0.0, "block": 5, "min_blocks": 3, "goal": goal})
+    finally:
+        gc.enable()
+    assert [len(b) for b in found["blocks"][0]] == [block] * 3 and {dtype.name for dtype in fed} == {"float32"}
+
+
+def test_a_long_timing_is_not_repeated(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(measure, "asked", lambda *args, **options: taken.append(0) or ROUGH)
+    monkeypatch.setattr(measure, "REPEATED_S", 0.0)
+    assert all(one.disturbed for one in measure.latency([Artifact(tmp_path / "a.onnx", "onnxruntime")] * 2, X, threads=1)) and len(taken) == 1
 
 
 def test_child_sees_the_threads_in_its_environment(tmp_path, monkeypatch):

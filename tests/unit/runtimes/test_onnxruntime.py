@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 from torch import nn
 
 import limbeck.runtimes as runtimes
@@ -264,3 +265,12 @@ def test_parity_measures_the_gap():
         runtimes.parity(ours, {"y": theirs["y"]})
     with pytest.raises(ArtifactError, match=r"output 'n' must have the shape \[2\]"):
         runtimes.parity(ours, {**theirs, "n": np.zeros((2, 1))})
+
+
+def test_an_output_that_numpy_has_no_numbers_for_is_an_error(tmp_path):
+    x, y = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"]), helper.make_tensor_value_info("y", TensorProto.BFLOAT16, ["n"])
+    graph = helper.make_graph([helper.make_node("Cast", ["x"], ["y"], to=TensorProto.BFLOAT16)], "g", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "bf16.onnx")
+    session = ONNXRUNTIME.load(Artifact(tmp_path / "bf16.onnx", "onnxruntime"), 1)
+    with pytest.raises(ArtifactError, match=r"bf16\.onnx: .*bfloat16\. Cast its outputs to float32 in the graph"):
+        session({"x": np.ones(3, np.float32)})

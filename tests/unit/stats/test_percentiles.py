@@ -105,12 +105,13 @@ def changed_clock(turns: int, *, times: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("anytime", [False, True])
-def test_a_clock_that_changed_once_raises_no_doubt_of_a_limit_far_away(anytime):
-    """As much above the slowest timing as the slowest phase is above the fastest, and more; nearer, it does."""
-    blocks = changed_clock(200, times=1.5)
+@pytest.mark.parametrize("times", [1.5, 20.0])
+def test_a_clock_that_changed_once_raises_no_doubt_of_a_limit_far_away(times, anytime):
+    """Ten times as slow as the slowest block, and as much above the slowest timing as that is above the fastest; nearer, it does."""
+    blocks = changed_clock(200, times=times)
     medians = np.median(blocks, axis=1)
-    reach = blocks.max() * medians.max() / medians.min()
-    assert 2 < reach < 4 and inflation_of(blocks, percentile=0.9) > 100
+    reach = max(10 * medians.max(), blocks.max() * medians.max() / medians.min())
+    assert inflation_of(blocks, percentile=0.9) > 100
     assert bounds(blocks, percentile=0.9, anytime=anytime)[1] == pytest.approx(reach)
     assert claim(blocks, 60_000.0, percentile=0.9, anytime=anytime).answer == claim(blocks, reach * 1.001, percentile=0.9, anytime=anytime).answer == "below"
     assert claim(blocks, reach * 0.999, percentile=0.9, anytime=anytime).answer == claim(blocks, blocks.max(), percentile=0.9, anytime=anytime).answer == "undecided"
@@ -124,13 +125,14 @@ def test_a_limit_far_away_takes_as_many_timings_as_any():
     assert claim(blocks, 60_000.0, percentile=0.9).answer == "undecided"
 
 
-@pytest.mark.parametrize(("persistence", "most"), [(0.0, 0.027), (0.5, 0.04), (0.8, 0.04), (0.95, 0.06)])
+@pytest.mark.parametrize(("persistence", "most"), [(0.0, 0.027), (0.5, 0.04), (0.8, 0.04), (0.95, 0.06), (0.99, 0.027), (0.999, 0.027)])
 def test_a_process_in_phases_is_not_called_below_because_of_a_calm_one(persistence, most):
     """p90 exactly at the limit, looked at from 100 timings on and each time there is a tenth more, up to 1,000. Counted as if
-    independent, 0.95 is called below in 58 of 100; with phases counted as one, 300 sets stay below `most` (3 standard errors in it)."""
-    rng, limit, wrong = np.random.default_rng(9), math.exp(float(norm.ppf(0.9))), 0
+    independent, 0.95 is called below in 58 of 100 and 0.999 in 90, which by what was seen alone is calm and far below the limit; with
+    phases counted as one, 300 sets stay below `most` (3 standard errors in it). A standard deviation is a factor of 1.65."""
+    rng, limit, wrong = np.random.default_rng(9), math.exp(0.5 * float(norm.ppf(0.9))), 0
     for _ in range(300):
-        values, turns = np.exp(in_phases(1000, persistence, rng)).reshape(-1, 5), 20
+        values, turns = np.exp(0.5 * in_phases(1000, persistence, rng)).reshape(-1, 5), 20
         while turns <= 200:
             over = int((values[:turns] > limit).sum())
             if (answer := anytime_verdict(over, 5 * turns, percentile=0.9)) != "undecided":  # else it isn't settled with dependence either

@@ -27,12 +27,14 @@ from limbeck.core.errors import ArtifactError, LimbeckError
 from limbeck.evaluation.processes import instruments
 from limbeck.evaluation.processes.until import Goal, Rounds
 from limbeck.evaluation.processes.watch import Watch
-from limbeck.runtimes import runtime
+from limbeck.runtimes import bind, runtime
 from limbeck.runtimes.card import Session
 
 LEAST_WARM_UP = 3  # inferences of each session before the first turn, however long they take
 STEADY = 8  # inferences that must take as long as as many before them
 NEAR = 0.02  # medians this near are the same, however little they scatter
+SLOW_S = 60.0  # that the fewest turns of one model may take; else their blocks are of one inference, unless a percentile's limit wants more
+SIGN_S = 1.0  # between two signs of life
 PROC = Path("/proc/self")
 
 
@@ -67,6 +69,19 @@ def _at(request: dict[str, Any], index: int | None) -> None:
     Path(request["at"]).write_text("" if index is None else str(index))
 
 
+def _signs_of_life(request: dict[str, Any], clock: Callable[[], float] = time.monotonic) -> Callable[[], None]:
+    """What tells the parent, once a second at most, that it goes on: slow models take minutes."""
+    told = clock()
+
+    def sign() -> None:
+        nonlocal told
+        if clock() - told >= SIGN_S:
+            told = clock()
+            _at(request, None)
+
+    return sign
+
+
 def _load(request: dict[str, Any], index: int, threads: int | None = None) -> Session:
     _at(request, index)
     artifact = Artifact(Path(request["artifacts"][index]["path"]), request["artifacts"][index]["runtime"])
@@ -80,15 +95,23 @@ def latency(request: dict[str, Any]) -> dict[str, Any]:
     warm: list[dict[str, Any]] = []
     for index in range(len(request["artifacts"])):
         session = _load(request, index)
-        runs.append(partial(session, feed))
+        runs.append(partial(session, bind(feed, session.inputs)))  # a feed of another dtype is made one of this once, and isn't timed
         warm.append(warm_up(runs[-1], seconds=request["seconds"]))
     _at(request, None)
     gc.collect()
     gc.disable()
     goal = request["goal"] and Goal(**request["goal"] | {"limits": dict(request["goal"]["limits"])})
     rounds = Rounds(seconds=request["seconds"], runs=len(runs), min_blocks=request["min_blocks"], goal=goal)
-    watch = Watch()
-    blocks, waited = take_turns(runs, rounds=rounds, block=request["block"], waiting=waiting_ns(request["threads"]), look=watch.look)
+    watch, block = Watch(), request["block"]
+    if goal is None and request["min_blocks"] * (block + 1) * max(one["seconds"] / one["inferences"] for one in warm) > SLOW_S:
+        block = 1
+    sign = _signs_of_life(request)
+
+    def look() -> None:
+        watch.look()
+        sign()
+
+    blocks, waited = take_turns(runs, rounds=rounds, block=block, waiting=waiting_ns(request["threads"]), look=look)
     return {"blocks": blocks, "waited": waited, "warm_up": warm, "reasons": watch.reasons(), "company": watch.company()}
 
 
