@@ -340,6 +340,7 @@ def test_the_table_itself_can_fail(tmp_path, monkeypatch):
         ('latency_p50_ms = "3 ms"', "latency_p50_ms", 3.0),
         ('latency_p90_ms = "0.5 s"', "latency_p90_ms", 500.0),
         ('latency_p90_ms = "250 µs"', "latency_p90_ms", 0.25),
+        ('latency_p90_ms = "250 \u03bcs"', "latency_p90_ms", 0.25),  # the Greek letter, not the micro sign
         ('retention = "97 %"', "retention", 0.97),
         ('retention = 0.9\nconfidence = "99%"', "confidence", 0.99),
         ("latency_p50_ms = 3\nlatency_p90_ms = 5", "latency_p90_ms", 5.0),

@@ -124,6 +124,28 @@ def test_a_candidate_that_answers_nan_fails_and_the_rest_is_shown(folder, said):
     assert said("evaluate", "nan.onnx", *TASK, "--limit", "size_bytes=1MB")[0] == 3, "a limit that it keeps is no pass"
 
 
+OWN = """
+def own(rows):
+    return float("nan") if rows["correct"].mean() < 0.9 else float(rows["correct"].mean())
+odd = replace(task, metric=replace(accuracy(), name="own", reduce=own, proportion=None), slices={})
+"""
+
+
+def test_a_metric_that_means_nothing_of_the_candidates_answers_fails_it(folder, said):  # noqa: F811
+    """As a correlation of one answer to everything is NaN. Of the baseline's answers, or of the only ones, it is the task's fault."""
+    (folder / "task.py").write_text((folder / "task.py").read_text() + OWN)
+    linear(folder)
+    linear(folder, "turned.onnx", order=[1, 2, 3, 0])
+    odd = ("--task", "task.py:odd", "--limit", "metric=0.5", "--limit", "size_bytes=1MB")
+    answer = said("compare", "linear.onnx", "turned.onnx", *odd, "--json")
+    found = data(answer)
+    assert answer[0] == 3 and verdicts(found) == {"metric": "FAIL", "size_bytes": "PASS"}
+    assert "metric 'own' is nan of these answers, and 1 of the baseline's to the same 400" in found["subjects"][1]["verdicts"][0]["reason"]
+    for words in (("compare", "turned.onnx", "linear.onnx"), ("evaluate", "turned.onnx")):
+        code, out, error = said(*words, *odd)
+        assert code == 2 and not out and "metric 'own' is undefined (NaN) on these 400 rows" in error, error
+
+
 def test_a_baseline_that_answers_nan_proves_nothing(folder, said):  # noqa: F811
     linear(folder)
     linear(folder, "nan.onnx", nan="large")

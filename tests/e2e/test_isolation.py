@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,20 @@ def test_a_stage_whose_artifact_crashes_in_its_evaluation_fails_and_the_run_goes
     crashing(0, 0)
     again = run()
     assert [s["verdict"] for s in again["stages"]] == ["PASS", "PASS"], "a failure is never cached"
+
+
+def test_a_stage_whose_answers_the_metric_means_nothing_of_fails_and_the_run_goes_on(tmp_path):
+    def own(rows):
+        return float(rows["correct"].mean()) if rows["correct"].mean() > 0.5 else float("nan")
+
+    task = small_task()
+    task = replace(task, metric=replace(task.metric, name="own", reduce=own, proportion=None))
+    gate = Gate(pays="bytes", shrink=1.05, retention=0.0)
+    stages = (Stage(technique="prune", config={"ratio": 0.9, "round_to": 1}, gate=gate), Stage(technique="quantize", config={"samples": 64}, gate=gate))
+    run = limbeck.compress(task, Contract(size_ratio=1.5), Plan(stages=stages, control=False), root=tmp_path / "runs", timing_seconds=0.05, proof=NONE).summary
+    pruned, quantized = run["stages"]
+    assert (pruned["verdict"], quantized["verdict"], run["verdict"]) == ("FAIL", "PASS", "PASS")
+    assert "metric 'own' is nan of these answers, and " in pruned["error"] and "of the baseline's to the same 96" in pruned["error"]
 
 
 def test_evaluate_and_compare_name_what_crashed(tmp_path, said, crashing):  # noqa: F811

@@ -11,6 +11,7 @@ from limbeck.core.errors import ConfigError
 from limbeck.core.fields import Hint, Range, Unit, fields_of, to_dict, validate
 
 TOO_GOOD = 1.05  # a lower bound of retention above this is an anomaly, not a success: nobody can promise more
+SUREST = 0.9999  # of one verdict: a bootstrap takes 20 draws beyond its bound, 200,000 in all
 FRACTION = Hint("It is a fraction; for 97 % write 0.97.")
 EACH = Hint('It holds a number for each slice that is named, as in { "night" = 0.95 }.')
 PERCENT = Unit((("%", "0.01"),), "97 %")
@@ -42,7 +43,7 @@ class Contract:
     max_ece: Annotated[float | None, Range(0, 1), FRACTION, PERCENT, "expected calibration error of the candidate, at most"] = None
     max_ece_increase: Annotated[float | None, Range(0, 1), FRACTION, PERCENT, "expected calibration error of the candidate less the baseline's on the same samples, at most"] = None
     corruption_retention: Annotated[
-        float | None, Range(0, TOO_GOOD), FRACTION, PERCENT, "retention under corruption of the samples, the mean over kinds and strengths, is at least this"
+        float | None, Range(0, TOO_GOOD), FRACTION, PERCENT, "retention under corruption of the samples, over all kinds and strengths together, is at least this"
     ] = None
     size_bytes: Annotated[int | None, Range(0, None, closed="neither"), BYTES, "bytes of the artifact, at most"] = None
     size_ratio: Annotated[float | None, Range(0, None, closed="neither"), "baseline bytes / candidate bytes, at least"] = None
@@ -62,6 +63,11 @@ class Contract:
         validate(self, where="contract")
         if not self.limits():
             raise ConfigError("contract must limit something, got no limit at all. Say at least what must be kept, as in retention = 0.97.", path=("contract",))
+        if self.at_each_look > SUREST:
+            share = f"over {self.looks} looks that is {self.at_each_look:.10g} at each" if self.looks else "no resampling reaches so far"
+            raise ConfigError(
+                f"contract.confidence must be at most {SUREST} at each look, got {self.confidence}: {share}. Ask for less, as in 0.999.", path=("contract", "confidence")
+            )
         rising = [(name, value) for name, value in self.limits().items() if name.startswith("latency_")]
         for (lower, at_lower), (upper, at_upper) in pairwise(rising):
             if at_upper < at_lower:

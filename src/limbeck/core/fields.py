@@ -23,6 +23,7 @@ T = TypeVar("T")
 Keys = tuple[str | int, ...]  # what opens a message, then the keys and positions that lead to a value
 DEEPEST = 32  # levels of a table without a form of its own
 LARGEST = 2**63  # whole numbers lie below it, on both sides
+GREEK_MU, MICRO = "\u03bc", "\u00b5"  # they look alike, and keyboards give either
 QUANTITY = re.compile(r"\s*([+-]?\d{1,19}(?:\.\d{1,19})?)\s*([^\W\d_]+|%)\s*")
 SCALARS: dict[type, tuple[str, str]] = {bool: ("true or false", "boolean"), int: ("a whole number", "integer"), float: ("a number", "number"), str: ("text", "string")}
 
@@ -189,7 +190,7 @@ def _short(value: Any) -> str:
 def _quantity(text: str, field: Field, path: Keys) -> int | float:
     """Text such as "5 MB" as a number in the field's own unit."""
     unit = field.unit or Unit((), "")
-    found, scales = QUANTITY.fullmatch(text), dict(unit.scales)
+    found, scales = QUANTITY.fullmatch(text.replace(GREEK_MU, MICRO)), dict(unit.scales)
     if not found or found[2] not in scales:
         raise _wrong(path, f"a number, or text in {unit.names}", text, f'Write it as in "{unit.example}".')
     amount = Fraction(found[1]) * Fraction(scales[found[2]])
@@ -331,7 +332,7 @@ def _entries(value: Any, args: tuple, field: Field, path: Keys) -> tuple:
 
 
 def _scalar(kind: Any, value: Any, field: Field, path: Keys) -> Any:
-    way = field.hint or (f"It means: {field.doc}." if field.doc else "")
+    way = field.hint or " ".join(([f"It means: {field.doc}."] if field.doc else []) + ([f'Write it as in "{field.unit.example}".'] if field.unit else []))
     right = isinstance(value, kind) or (kind is float and isinstance(value, int))
     if not right or (isinstance(value, bool) and kind is not bool):
         raise _wrong(path, SCALARS.get(kind, (kind.__name__, ""))[0], value, way)

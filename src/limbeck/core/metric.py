@@ -37,12 +37,21 @@ class Metric:
         if self.direction not in ("higher", "lower"):
             raise ConfigError(f"metric '{self.name}'.direction must be 'higher' or 'lower', got {self.direction!r}. Say which way is better.")
 
+    def number(self, rows: Rows) -> float:
+        """What `reduce` gives of these rows, NaN where it is undefined. Raises TaskError if that is no number."""
+        found = self.reduce(rows)
+        try:
+            return float(found)
+        except (TypeError, ValueError) as error:
+            raise TaskError(f"metric '{self.name}'.reduce must give one number, got {found!r:.100}. Return a float, NaN where the metric is undefined.") from error
+
     def value(self, rows: Rows) -> float:
-        """The metric over all rows. Raises TaskError if it is undefined (NaN) there."""
-        found = float(self.reduce(rows))
+        """The metric over all rows. Raises TaskError if it is undefined (NaN) or infinite there."""
+        found, count = self.number(rows), len(next(iter(rows.values())))
         if math.isnan(found):
-            count = len(next(iter(rows.values())))
             raise TaskError(f"metric '{self.name}' is undefined (NaN) on these {count} rows: too few, or all of one class or value. Evaluate on more samples.")
+        if math.isinf(found):
+            raise TaskError(f"metric '{self.name}' is infinite ({found}) on these {count} rows, and no bound is: look for an output or a label that is infinite.")
         return found
 
     def better(self, one: float, other: float) -> bool:

@@ -66,8 +66,7 @@ class Behaviour:
     @property
     def counts(self) -> paired.Counts | None:
         """Samples by who is right; None where the metric is no share of samples answered right."""
-        columns = [quality.right_or_wrong(self.metric, rows) for rows in (self.candidate, self.baseline) if rows is not None]
-        return paired.counts(columns[0], columns[1]) if len(columns) == 2 and all(c is not None for c in columns) else None
+        return quality.counts_of(self.metric, self.candidate, self.baseline) if self.baseline is not None else None
 
     @property
     def agreement(self) -> float | None:
@@ -98,7 +97,8 @@ def max_ece(behaviour: Behaviour | None, limit: float) -> Verdict:
     own = answers.trust(behaviour.candidate) if behaviour else None
     if behaviour is None or own is None:
         return Verdict(gate="max_ece", status=Status.UNVERIFIED, limit=limit, reason=NO_CONFIDENCE if behaviour else "calibration was not measured")
-    return _calibrated("max_ece", limit, behaviour, lambda: calibration.error_upper(own, level=behaviour.confidence, units=behaviour.units), "calibration error")
+    bound = partial(calibration.error_upper, own, level=behaviour.confidence, units=behaviour.units)
+    return _calibrated("max_ece", limit, behaviour, bound, partial(calibration.error_least, own, units=behaviour.units))
 
 
 def max_ece_increase(behaviour: Behaviour | None, limit: float) -> Verdict:
@@ -109,21 +109,26 @@ def max_ece_increase(behaviour: Behaviour | None, limit: float) -> Verdict:
         why = NO_BASELINE if behaviour and behaviour.baseline is None else NO_CONFIDENCE if behaviour else "calibration was not measured"
         return Verdict(gate=gate, status=Status.UNVERIFIED, limit=limit, reason=why)
     bound = partial(calibration.increase_upper, own, before, level=behaviour.confidence, units=behaviour.units)
-    return _calibrated(gate, limit, behaviour, bound, "calibration error against the baseline's")
+    return _calibrated(gate, limit, behaviour, bound, partial(calibration.increase_least, own, before, units=behaviour.units))
 
 
-def _calibrated(gate: str, limit: float, behaviour: Behaviour, bounded: Callable[[], tuple[float, float]], what: str) -> Verdict:
-    """A verdict on an estimate and its upper bound, both of which come down with the root of the samples."""
+def _calibrated(gate: str, limit: float, behaviour: Behaviour, bounded: Callable[[], tuple[float, float]], without_chance: Callable[[], float]) -> Verdict:
+    """A verdict on an estimate and its upper bound, both of which come down with the root of the samples.
+
+    Chance makes errors look larger than they are, so what is left without it must break a limit for a FAIL.
+    """
+    each = quality.counted_in(behaviour.metric)
     if (count := behaviour.units_count) < slices.LEAST:
-        reason = f"{count} samples of {behaviour.split}, and fewer than {slices.LEAST} say nothing of calibration"
+        reason = f"{count} {each} of {behaviour.split}, and fewer than {slices.LEAST} say nothing of calibration"
         return Verdict(gate=gate, status=Status.INCONCLUSIVE, limit=limit, reason=reason, samples_needed=slices.LEAST)
-    value, high = bounded()
-    status = Status.PASS if high <= limit else Status.FAIL if value > limit else Status.INCONCLUSIVE
-    signed = f"{value:+.4f}" if gate == "max_ece_increase" else f"{value:.4f}"
-    reason = f"{what} {signed} on {count:,} samples of {behaviour.split}, {percent(behaviour.confidence)} bound {high:.4f}"
-    needed = quality.needed(count, estimate=value, bound=high, limit=limit) if status is Status.INCONCLUSIVE else None
+    (value, high), least = bounded(), without_chance()
+    status = Status.PASS if high <= limit else Status.FAIL if min(value, least) > limit else Status.INCONCLUSIVE
+    what = f"calibration error against the baseline's {value:+.4f}" if gate == "max_ece_increase" else f"calibration error {value:.4f}"
+    chance = f" ({least:.4f} without what chance adds)" if value > limit else ""
+    reason = f"{what}{chance} on {count:,} {each} of {behaviour.split}, {percent(behaviour.confidence)} bound {high:.4f}"
+    needed = quality.needed(count, estimate=min(value, least), bound=high, limit=limit) if status is Status.INCONCLUSIVE else None
     if status is Status.INCONCLUSIVE:
-        reason += f": about {needed:,} samples would settle it" if needed else ": it stands at the limit, no number of samples is sure to settle it"
+        reason += f": about {needed:,} {each} would settle it" if needed else f": it stands at the limit, no number of {each} is sure to settle it"
     return Verdict(gate=gate, status=status, limit=limit, measured=value, high=high, reason=reason, samples_needed=needed)
 
 

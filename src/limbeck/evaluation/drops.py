@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from limbeck.core.errors import ConfigError
 from limbeck.core.metric import Metric, Rows
-from limbeck.evaluation.quality import right_or_wrong
+from limbeck.evaluation.quality import counts_of
 from limbeck.stats import paired
 from limbeck.stats.bootstrap import bca_lower
 
@@ -29,14 +29,11 @@ def drop(metric: Metric, after: Rows, before: Rows, confidence: float = 0.95) ->
     Raises: TaskError if the metric is undefined on these rows; ConfigError if they aren't of the same samples.
     """
     value = metric.drop(metric.value(after), metric.value(before))
-    columns = right_or_wrong(metric, after), right_or_wrong(metric, before)
-    if columns[0] is not None and columns[1] is not None:
-        counts = paired.counts(*columns)
+    if counts := counts_of(metric, after, before):
         low, high = paired.difference_lower(counts, confidence), paired.difference_upper(counts, confidence)
-        ends = (-high, -low) if metric.direction == "higher" else (low, high)
-        return Drop(value, *ends, "score difference of paired proportions (Tango)")
+        return Drop(value, -high, -low, "score difference of paired proportions (Tango)")
     try:
-        found = bca_lower(after, before, lambda a, b: metric.drop(metric.reduce(a), metric.reduce(b)), units=metric.unit, confidence=confidence, resamples=RESAMPLES)
+        found = bca_lower(after, before, lambda a, b: metric.drop(metric.number(a), metric.number(b)), units=metric.unit, confidence=confidence, resamples=RESAMPLES)
     except ConfigError as error:  # too few units, or undefined too often
         return Drop(value, None, None, f"no bounds: {error}")
     return Drop(value, found.low, found.high, "BCa bootstrap of the drop")

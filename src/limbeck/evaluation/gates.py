@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from limbeck.core.metric import Metric
 from limbeck.core.plan import Gate
 from limbeck.evaluation import slices, studies
 from limbeck.evaluation.behaviour import Behaviour, max_ece, max_ece_increase, max_flips
-from limbeck.evaluation.quality import LEAST, exact, needed, samples_needed, too_few
+from limbeck.evaluation.quality import LEAST, alone_needed, counted_in, exact, samples_needed, too_few
 from limbeck.evaluation.spending import percent
 from limbeck.stats.latency import median_ratio, percentile
 from limbeck.stats.percentiles import bounds, claim
@@ -22,6 +22,7 @@ from limbeck.stats.percentiles import bounds, claim
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 LATENCIES = {f"latency_{name}_ms": q for name, q in PERCENTILES.items()}  # limits on them
 SHARELESS = (*slices.WORST, "max_flips", "max_ece", "max_ece_increase")  # limits on quality that a stage owes as they stand
+TOO_MUCH = "better than the baseline by more than 5 %"
 SLACK = 0.95  # "not slower" is shown when the interval of the speedup lies above this
 
 
@@ -39,8 +40,8 @@ class Examined:
     studies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def quality(retention: Retention | None, limit: float, *, gate: str) -> Verdict:
-    """Non-inferiority: the bound on the bad side keeps the limit."""
+def quality(retention: Retention | None, limit: float, *, gate: str, behaviour: Behaviour | None = None) -> Verdict:
+    """Non-inferiority: the bound on the bad side keeps the limit. `behaviour`: what it is read from; it tells how many samples would settle it."""
     if retention is None:
         return Verdict(gate=gate, status=Status.UNVERIFIED, limit=limit, reason="quality was not measured")
     drop = retention.kind == "drop"
@@ -48,18 +49,19 @@ def quality(retention: Retention | None, limit: float, *, gate: str) -> Verdict:
     kept = retention.low <= limit if drop else retention.low >= limit
     lost = retention.value > limit if drop else retention.value < limit
     facts = {"gate": gate, "limit": limit, "measured": retention.value, "low": retention.low}
-    sure = f"{percent(retention.confidence)} bound {retention.low:.4f} on {retention.samples} samples of {retention.split}"
+    each = counted_in(behaviour.metric if behaviour else None)
+    sure = f"{percent(retention.confidence)} bound {retention.low:.4f} on {retention.samples} {each} of {retention.split}"
     if not drop and retention.low > TOO_GOOD:
-        return Verdict(status=Status.ANOMALOUS, reason=f"better than the baseline by more than 5 % ({sure}): look for a leak or a broken baseline", **facts)
+        return Verdict(status=Status.ANOMALOUS, reason=f"{TOO_MUCH} ({sure}): look for a leak or a broken baseline", **facts)
     if kept and too_few(retention):
-        few = f"{name} {retention.value:.4f} on {retention.samples} samples of {retention.split}, and a bootstrap of fewer than {LEAST} proves nothing"
+        few = f"{name} {retention.value:.4f} on {retention.samples} {each} of {retention.split}, and a bootstrap of fewer than {LEAST} proves nothing"
         return Verdict(status=Status.INCONCLUSIVE, reason=few, samples_needed=LEAST, **facts)
     if kept:
         return Verdict(status=Status.PASS, reason=sure, **facts)
     if lost:
         return Verdict(status=Status.FAIL, reason=f"{name} {retention.value:.4f} is itself beyond {limit:.4f}", **facts)
-    needed = samples_needed(retention, limit)
-    about = f"about {needed:,} samples would settle it" if needed else "it stands at the limit: no number of samples is sure to settle it"
+    needed = samples_needed(retention, limit, behaviour.counts if behaviour else None)
+    about = f"about {needed:,} {each} would settle it" if needed else f"it stands at the limit: no number of {each} is sure to settle it"
     return Verdict(status=Status.INCONCLUSIVE, reason=f"{name} {retention.value:.4f} keeps {limit:.4f}, its {sure} doesn't: {about}", samples_needed=needed, **facts)
 
 
@@ -197,7 +199,11 @@ def _relative_quality(name: str, limit: float, candidate: Examined) -> Verdict:
     if name == "retention" and found is not None and found.kind == "drop":
         instead = f"the drop is {found.value:.4g}, at most {found.low:.4g} at {percent(found.confidence)}"
         return Verdict(gate=name, status=Status.UNVERIFIED, limit=limit, reason=f"for this metric (or a baseline of 0) a ratio means nothing; {instead}: limit max_drop instead")
-    return quality(candidate.retention if name == "retention" else candidate.drop, limit, gate=name)
+    verdict = quality(found if name == "retention" else candidate.drop, limit, gate=name, behaviour=candidate.behaviour)
+    if verdict.status is Status.PASS and found is not None and found.kind == "ratio" and found.low > TOO_GOOD:  # a drop hides what a ratio shows
+        why = f"{TOO_MUCH} (retention {found.value:.4f}, {percent(found.confidence)} bound {found.low:.4f}): look for a leak or a broken baseline"
+        return replace(verdict, status=Status.ANOMALOUS, reason=why)
+    return verdict
 
 
 def _metric(limit: float, metric: Metric | None, candidate: Examined) -> Verdict:
@@ -211,10 +217,11 @@ def _metric(limit: float, metric: Metric | None, candidate: Examined) -> Verdict
     count, more = candidate.behaviour.units_count if candidate.behaviour else None, None
     if status is Status.PASS and count is not None and count < LEAST and not exact(metric):
         status, more = Status.INCONCLUSIVE, LEAST
-        reason += f" on {count} samples, and a bootstrap of fewer than {LEAST} proves nothing"
-    elif status is Status.INCONCLUSIVE and count is not None:
-        more = needed(count, estimate=value, bound=interval[0] if value >= limit else interval[1], limit=limit)  # the bound on the limit's side
-        reason += f": about {more:,} samples would settle it" if more else ": it stands at the limit, no number of samples is sure to settle it"
+        reason += f" on {count} {counted_in(metric)}, and a bootstrap of fewer than {LEAST} proves nothing"
+    elif status is Status.INCONCLUSIVE and candidate.behaviour:
+        more = alone_needed(metric, candidate.behaviour.candidate, limit, confidence=candidate.behaviour.confidence, interval=interval)
+        each = counted_in(metric)
+        reason += f": about {more:,} {each} would settle it" if more else f": it stands at the limit, no number of {each} is sure to settle it"
     return Verdict(gate="metric", status=status, limit=limit, measured=value, low=interval[0], high=interval[1], reason=reason, samples_needed=more)
 
 

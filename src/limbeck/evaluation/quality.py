@@ -20,11 +20,9 @@ from limbeck.stats import paired
 from limbeck.stats.bootstrap import Interval, bca_lower
 
 BATCH = 64  # samples in one inference where metrics are taken
-RESAMPLES = 2000
 LEAST = 50  # units that a bootstrap is relied on with, and samples of a slice that is judged: below that no bound is worth its name
 ALONE = "one unit, which bounds nothing"
 SCORE = "score"  # begins the name of a method that holds at any number of samples
-TAIL = 20  # draws beyond a bound, at least
 Arrays = dict[str, np.ndarray]
 Session = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 Progress = Callable[[float, float, str], None]  # as `Log.progress`
@@ -102,8 +100,19 @@ def _columns(task: Task, rows: Rows) -> Arrays:
 
 
 def value(metric: Metric, rows: Rows) -> float:
-    """The metric over all rows. Raises TaskError if it is undefined (NaN) there."""
+    """The metric over all rows. Raises TaskError if it is undefined (NaN) or infinite there."""
     return metric.value(rows)
+
+
+def refuse_undefined(metric: Metric, candidate_rows: Rows, baseline_rows: Rows) -> None:
+    """Raises NotANumber where the metric is a number of the baseline and none of the candidate: that is no fault of the task or its data.
+
+    Raises: TaskError if it is none of both.
+    """
+    if math.isfinite(found := metric.number(candidate_rows)):
+        return
+    before = f"{value(metric, baseline_rows):.4g} of the baseline's to the same {_length(baseline_rows):,}"
+    raise NotANumber(f"metric '{metric.name}' is {found} of these answers, and {before}. Look for one answer to everything, or for infinite outputs.")
 
 
 def interval(metric: Metric, rows: Rows, *, confidence: float = 0.95) -> Interval:
@@ -112,7 +121,7 @@ def interval(metric: Metric, rows: Rows, *, confidence: float = 0.95) -> Interva
     if not exact(metric):
         if units_of(metric, rows) < 2:
             return Interval(found, found, found)
-        bounds = bca_lower(rows, rows, lambda r, _: metric.reduce(r), units=metric.unit, confidence=confidence)
+        bounds = bca_lower(rows, rows, lambda r, _: metric.number(r), units=metric.unit, confidence=confidence)
         return replace(bounds, low=_flawless(metric, bounds, units_of(metric, rows), confidence))
     column = _proportion(metric, rows, found)
     low, high = paired.proportion_bounds(int(column.sum()), len(column), confidence)
@@ -145,8 +154,21 @@ def retention(metric: Metric, candidate_rows: Rows, baseline_rows: Rows, *, conf
     return Retention(value=number, low=low, confidence=confidence, method=method, split=split, samples=samples, kind="ratio" if as_ratio else "drop")
 
 
-def samples_needed(retention: Retention, limit: float) -> int | None:
-    """How many samples would bring a bound to its limit; see `needed`. A bootstrap asks for at least as many units as it is relied on with."""
+def retention_and_drop(metric: Metric, candidate_rows: Rows, baseline_rows: Rows, *, confidence: float, split: str) -> dict[str, Retention]:
+    """`retention`, and under "drop" the same as a drop, which is bounded anew only where the first is a ratio."""
+    found = retention(metric, candidate_rows, baseline_rows, confidence=confidence, split=split)
+    drop = found if found.kind == "drop" else retention(metric, candidate_rows, baseline_rows, confidence=confidence, split=split, as_drop=True)
+    return {"retention": found, "drop": drop}
+
+
+def samples_needed(retention: Retention, limit: float, counts: paired.Counts | None = None) -> int | None:
+    """How many samples would bring a bound to its limit: of `counts` by their score test, else by `needed`.
+
+    A bootstrap asks for at least as many units as it is relied on with.
+    """
+    if counts is not None:
+        tested = paired.samples_needed if retention.kind == "ratio" else paired.drop_samples_needed
+        return _countable(tested(counts, limit, retention.confidence))
     found = needed(retention.samples, estimate=retention.value, bound=retention.low, limit=limit)
     return found if found is None or retention.method.startswith(SCORE) else max(found, LEAST)
 
@@ -156,16 +178,43 @@ def too_few(retention: Retention) -> bool:
     return retention.samples < LEAST and not retention.method.startswith(SCORE)
 
 
+def alone_needed(metric: Metric, rows: Rows, limit: float, *, confidence: float, interval: tuple[float, float]) -> int | None:
+    """How many samples would settle a limit on the metric of one model: of a share that keeps it by its exact bound, else by `needed`."""
+    found, right = value(metric, rows), right_or_wrong(metric, rows)
+    if right is not None and not metric.better(limit, found):
+        share = 1 - limit if metric.direction == "higher" else limit
+        return paired.share_samples_needed(int((right == 0).sum()), len(right), share, confidence)
+    bound = interval[0] if found >= limit else interval[1]  # on the limit's side
+    more = needed(units_of(metric, rows), estimate=found, bound=bound, limit=limit)
+    return more if more is None or exact(metric) else max(more, LEAST)
+
+
 def needed(count: int, *, estimate: float, bound: float, limit: float) -> int | None:
     """At the same rates: the width of an interval falls with the root of the samples. None where estimate and limit agree, or a billion won't do."""
     margin, width = abs(estimate - limit), abs(estimate - bound)
-    found = count * (width / margin) ** 2 if margin > 0 else math.inf
-    return math.ceil(found) if found < 1e9 else None
+    return _countable(count * (width / margin) ** 2 if margin > 0 else math.inf)
+
+
+def _countable(samples: float | None) -> int | None:
+    return math.ceil(samples) if samples is not None and samples < 1e9 else None
 
 
 def right_or_wrong(metric: Metric, rows: Rows) -> np.ndarray | None:
-    """The column of 0s and 1s of independent samples whose mean is the metric; None where the metric is no such share."""
-    return _proportion(metric, rows, value(metric, rows)) if exact(metric) else None
+    """One 1 (right) or 0 (wrong) for each of independent samples; None where the metric is no share of them. A share to be small counts what is wrong."""
+    column = _proportion(metric, rows, value(metric, rows)) if exact(metric) else None
+    return column if column is None or metric.direction == "higher" else (column == 0).astype(np.int64)
+
+
+def counts_of(metric: Metric, candidate: Rows, baseline: Rows) -> paired.Counts | None:
+    """Samples by which model is right; None where the metric is no share of independent samples answered right."""
+    columns = right_or_wrong(metric, candidate), right_or_wrong(metric, baseline)
+    return paired.counts(*columns) if columns[0] is not None and columns[1] is not None else None
+
+
+def counted_in(metric: Metric | None, count: int = 0) -> str:
+    """What is counted where a bound is said to be of so many."""
+    each = "unit" if metric and metric.unit else "sample"
+    return (each if count == 1 else f"{each}s") + (f" of '{metric.unit}'" if metric and metric.unit else "")
 
 
 def units_of(metric: Metric, rows: Rows) -> int:
@@ -174,26 +223,23 @@ def units_of(metric: Metric, rows: Rows) -> int:
 
 
 def _scored(metric: Metric, c: Rows, b: Rows, *, as_ratio: bool, confidence: float, values: tuple[float, float]) -> tuple[float, float, str]:
-    counts = paired.counts(_proportion(metric, c, values[0]), _proportion(metric, b, values[1]))
+    counts = paired.counts(right_or_wrong(metric, c), right_or_wrong(metric, b))
     if as_ratio:
         return values[0] / values[1], paired.ratio_lower(counts, confidence), f"{SCORE} ratio of paired proportions (Nam-Blackwelder)"
-    higher = metric.direction == "higher"
-    bound = -paired.difference_lower(counts, confidence) if higher else paired.difference_upper(counts, confidence)
-    return metric.drop(*values), bound, f"{SCORE} difference of paired proportions (Tango)"
+    return metric.drop(*values), -paired.difference_lower(counts, confidence), f"{SCORE} difference of paired proportions (Tango)"
 
 
 def _resampled(metric: Metric, c: Rows, b: Rows, *, as_ratio: bool, confidence: float, values: tuple[float, float]) -> tuple[float, float, str]:
     def ratio(rc: Rows, rb: Rows) -> float:
-        below = metric.reduce(rb)
-        return metric.reduce(rc) / below if below > 0 else float("nan")
+        below = metric.number(rb)
+        return metric.number(rc) / below if below > 0 else float("nan")
 
     def drop(rc: Rows, rb: Rows) -> float:
-        return metric.drop(metric.reduce(rc), metric.reduce(rb))
+        return metric.drop(metric.number(rc), metric.number(rb))
 
-    resamples = max(RESAMPLES, math.ceil(TAIL / (1 - confidence)))  # a bound far out in the tail needs draws there
-    found = bca_lower(c, b, ratio if as_ratio else drop, units=metric.unit, confidence=confidence, resamples=resamples)
+    found = bca_lower(c, b, ratio if as_ratio else drop, units=metric.unit, confidence=confidence)
     over = f"units of '{metric.unit}'" if metric.unit else "rows"
-    low = _flawless(metric, found, units_of(metric, b), confidence) if as_ratio else found.high
+    low = kept_at_least(_flawless(metric, found, units_of(metric, b), confidence), found.value) if as_ratio else found.high
     return found.value, low, f"BCa bootstrap of the {'ratio' if as_ratio else 'drop'} over {over}"
 
 
@@ -202,6 +248,11 @@ def _alone(metric: Metric, _c: Rows, _b: Rows, *, as_ratio: bool, confidence: fl
     del confidence
     drop = metric.drop(*values)
     return (values[0] / values[1], 0.0, ALONE) if as_ratio else (drop, drop, ALONE)
+
+
+def kept_at_least(low: float, value: float) -> float:
+    """The lower bound of a ratio. Where few units widen it to below 0 it says no more than 0: nothing less than nothing can be kept."""
+    return max(low, min(value, 0.0))
 
 
 def _flawless(metric: Metric, found: Interval, units: int, confidence: float) -> float:

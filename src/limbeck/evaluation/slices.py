@@ -101,7 +101,8 @@ class Parts:
         candidate, baseline = self.of(name)
         count = self.units(name)
         if count < LEAST:
-            return f"slice '{name}' has {count} {'sample' if count == 1 else 'samples'} of {self.split}, and fewer than {LEAST} prove nothing" if count else self.empty(name)
+            few = f"slice '{name}' has {count} {quality.counted_in(self.metric, count)} of {self.split}, and fewer than {LEAST} prove nothing"
+            return few if count else self.empty(name)
         try:
             return quality.retention(self.metric, candidate, baseline, confidence=confidence, split=self.split, as_drop=as_drop)
         except (ConfigError, TaskError) as error:  # undefined here, such as an AUC of one class: the whole split may be well
@@ -168,7 +169,7 @@ def verdicts(parts: Parts | None, limits: Mapping[str, float], *, gate: str, why
         return _status(found, limits[name], as_drop=as_drop) is Status.PASS
 
     judged = step_down(open_, kept, confidence=parts.confidence)
-    told = {n: _verdict(f"{gate}.{n}", judged[n], limits[n], as_drop=as_drop) for n in judged}
+    told = {n: _verdict(f"{gate}.{n}", judged[n], limits[n], as_drop=as_drop, parts=parts) for n in judged}
     return tuple((told | small)[name] for name in limits)
 
 
@@ -180,17 +181,18 @@ def _status(found: Retention | str, limit: float, *, as_drop: bool) -> Status:
     return Status.FAIL if (found.value > limit if as_drop else found.value < limit) else Status.INCONCLUSIVE
 
 
-def _verdict(gate: str, found: Retention | str, limit: float, *, as_drop: bool) -> Verdict:
+def _verdict(gate: str, found: Retention | str, limit: float, *, as_drop: bool, parts: Parts) -> Verdict:
     status, name = _status(found, limit, as_drop=as_drop), gate.partition(".")[2]
     if isinstance(found, str):
         return Verdict(gate=gate, status=status, limit=limit, reason=found)
     if status is Status.UNVERIFIED:
         return Verdict(gate=gate, status=status, limit=limit, reason=f"a ratio means nothing in slice '{name}' (its metric, or a baseline of 0 there); limit slice_drop instead")
-    what = f"'{name}': {'drop' if as_drop else 'retention'} {found.value:.4f}, bound {found.low:.4f} on {found.samples} samples of {found.split}"
+    each = quality.counted_in(parts.metric)
+    what = f"'{name}': {'drop' if as_drop else 'retention'} {found.value:.4f}, bound {found.low:.4f} on {found.samples} {each} of {found.split}"
     facts = {"gate": gate, "status": status, "limit": limit, "measured": found.value, "low": found.low}
     if status is Status.INCONCLUSIVE:
-        needed = quality.samples_needed(found, limit)
-        more = f"about {needed:,} of its samples would settle it" if needed else "it stands at the limit: no number of samples is sure to settle it"
+        needed = quality.samples_needed(found, limit, quality.counts_of(parts.metric, *parts.of(name)))
+        more = f"about {needed:,} of its {each} would settle it" if needed else f"it stands at the limit: no number of {each} is sure to settle it"
         return Verdict(reason=f"{what}: {more}", samples_needed=needed, **facts)
     return Verdict(reason=what if status is Status.PASS else f"{what}: it is itself beyond {limit:.4f}", **facts)
 

@@ -44,7 +44,9 @@ def of_path(path: Path) -> Subject:
     """A file that some runtime loads. Raises ArtifactError if it isn't there or no runtime loads its kind."""
     if not path.exists():
         raise ArtifactError(f"there is no artifact {path}. Name a file that a runtime loads, a run folder, a package, or task.py:task.")
-    return Subject(str(path), Artifact(path, of_file(path).name))
+    card = of_file(path)
+    beside = card.beside(path) if card.beside and path.is_file() else ()
+    return Subject(str(path), Artifact(path, card.name, beside))
 
 
 def of_task(task: Task, *, model: str | None, target: Target, folder: Path, name: str) -> Subject:

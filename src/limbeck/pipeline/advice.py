@@ -102,7 +102,7 @@ def _tried(run: Run, arm: Arm, seeds: Sequence[int]) -> _Tried:
 
 def _compared(metric: Metric, one: _Tried, other: _Tried, against: str, *, confidence: float) -> Compared:
     """How much better, in the metric's own direction."""
-    found: Spread = over_seeds(one.rows, other.rows, lambda a, b: -metric.drop(metric.reduce(a), metric.reduce(b)), units=metric.unit, confidence=confidence)
+    found: Spread = over_seeds(one.rows, other.rows, lambda a, b: -metric.drop(metric.number(a), metric.number(b)), units=metric.unit, confidence=confidence)
     return Compared(against, found.value, found.low, found.high, confidence)
 
 

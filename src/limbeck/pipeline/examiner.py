@@ -23,6 +23,7 @@ from limbeck.core.task import Task
 from limbeck.core.technique import Log
 from limbeck.evaluation import environment, measure, quality, slices
 from limbeck.evaluation.behaviour import Behaviour
+from limbeck.evaluation.feeds import in_whole_batches
 from limbeck.evaluation.gates import Examined, intervals, limits_on_percentiles, percentiles
 from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.studies import Data, Setting, Side, Study, taken
@@ -176,7 +177,7 @@ class Examiner:
         def take() -> dict[str, str]:
             self._log.event("evaluating", artifact=kept.mark[:12], split=split)
             session = self._session(kept.artifact, self.artifact(kept))
-            rows = quality.rows_of(session, self._task, split, batch_size=fixed_batch(session) or quality.BATCH, progress=self._log.progress)
+            rows = quality.rows_of(in_whole_batches(session), self._task, split, batch_size=fixed_batch(session) or quality.BATCH, progress=self._log.progress)
             return {"rows": self._store.put(_packed(rows))}
 
         return self._unpacked(self.recorded("rows", key, take)["rows"])
@@ -309,23 +310,20 @@ class Examiner:
     def kept_of(self, kept: Kept, baseline: Kept, *, split: str, confidence: float) -> dict[str, Any]:
         """What an artifact keeps of the baseline's quality, and how it answers: `retention`, `drop` and `behaviour`, for `Examined`."""
         metric, rows, first = self._task.metric, self.rows(kept, split), self.rows(baseline, split)
-        retention = quality.retention(metric, rows, first, confidence=confidence, split=split)
-        drop = retention if retention.kind == "drop" else quality.retention(metric, rows, first, confidence=confidence, split=split, as_drop=True)
         behaviour = Behaviour(metric=metric, candidate=rows, baseline=first, masks=self.slices(split), split=split, confidence=confidence)
-        return {"retention": retention, "drop": drop, "behaviour": behaviour}
+        return {**quality.retention_and_drop(metric, rows, first, confidence=confidence, split=split), "behaviour": behaviour}
 
-    def examined(self, kept: Kept, *, split: str, latency: Latency | None = None, baseline: Kept | None = None, confidence: float | None = None, memory: bool = False) -> Examined:
-        """All that is known of an artifact, gathered; against a baseline also what it keeps of it."""
-        artifact, confidence = self.artifact(kept), confidence or self._confidence
-        rows = self.rows(kept, split)
-        evidence = Evidence(
+    def evidence(self, kept: Kept, *, latency: Latency | None = None, memory: bool = False, metric_value: float | None = None) -> Evidence:
+        """What an artifact costs; it is asked nothing for that."""
+        artifact = self.artifact(kept)
+        return Evidence(
             artifact=str(artifact.path.relative_to(self._root)),
             runtime=self._target.runtime,
             threads=self._target.threads,
             size_bytes=artifact.size_bytes,
             download_bytes=kept.download_bytes,
             metric_name=self._task.metric.name,
-            metric_value=quality.value(self._task.metric, rows),
+            metric_value=metric_value,
             parameters=kept.parameters,
             macs=kept.macs,
             latency_ms=percentiles(latency),
@@ -334,7 +332,14 @@ class Examiner:
             peak_memory_bytes=self.memory(kept) if memory else None,
             kernels=kept.kernels,
         )
+
+    def examined(self, kept: Kept, *, split: str, latency: Latency | None = None, baseline: Kept | None = None, confidence: float | None = None, memory: bool = False) -> Examined:
+        """All that is known of an artifact, gathered; against a baseline also what it keeps of it."""
+        rows, confidence = self.rows(kept, split), confidence or self._confidence
+        if baseline:
+            quality.refuse_undefined(self._task.metric, rows, self.rows(baseline, split))
         interval = quality.interval(self._task.metric, rows, confidence=confidence)
+        evidence = self.evidence(kept, latency=latency, memory=memory, metric_value=interval.value)
         compared = self.kept_of(kept, baseline, split=split, confidence=confidence) if baseline else {}
         return Examined(evidence=evidence, latency=latency, **compared, metric_interval=(interval.low, interval.high))
 

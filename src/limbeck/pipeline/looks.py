@@ -14,6 +14,7 @@ from typing import Any
 
 from torch.utils.data import Subset
 
+from limbeck.core.errors import RunError
 from limbeck.core.files import disk
 from limbeck.core.foreign import users_code
 from limbeck.core.task import Task
@@ -73,7 +74,7 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def _counted(path: Path, data: Looked, *, run: str, artifact: str, error: float) -> Look:
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = _read(path)
     series = _series(lines, data)
     mine = [x for x in lines if _of(x) in series]
     own = next((x for x in mine if (x["fingerprint"], x["run"], x["artifact"]) == (data.fingerprint, run, artifact)), None)
@@ -89,6 +90,32 @@ def _counted(path: Path, data: Looked, *, run: str, artifact: str, error: float)
         _write(path, lines)
     place = next(number for number, x in enumerate(mine) if x is own)
     return Look(place + 1, sum((x.get("error", UNKNOWN) for x in mine[:place]), 0.0))
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The looks so far. Raises RunError for a line that is none: what can't be read can't be counted."""
+    with disk(path):
+        text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    lines = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            look = json.loads(line)
+        except (ValueError, RecursionError):
+            look = None
+        if not _is_look(look):
+            raise RunError(
+                f"line {number} of {path} is no look at a test split, got {line[:100]!r}. Bring the file back from a copy, or move it away: looks are then counted anew."
+            )
+        lines.append(look)
+    return lines
+
+
+def _is_look(line: Any) -> bool:
+    if not isinstance(line, dict) or not all(isinstance(line.get(key, ""), str) for key in ("task", "series")):
+        return False
+    error, samples = line.get("error", UNKNOWN), line.get("samples", 0)
+    told = all(isinstance(line.get(key), str) for key in ("fingerprint", "run", "artifact"))
+    return told and isinstance(samples, int) and isinstance(error, int | float) and 0 <= error <= 1
 
 
 def _series(lines: Sequence[Mapping[str, Any]], data: Looked) -> set[str]:

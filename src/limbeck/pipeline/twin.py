@@ -17,7 +17,7 @@ from limbeck.core.fields import parse, to_dict
 from limbeck.core.plan import Plan
 from limbeck.core.technique import Card
 from limbeck.evaluation.environment import versions
-from limbeck.evaluation.gates import LATENCIES, contract_verdicts
+from limbeck.evaluation.gates import LATENCIES, Examined, contract_verdicts
 from limbeck.mechanics.build import runnable
 from limbeck.mechanics.data import arguments, batch_of, predict
 from limbeck.mechanics.signals import DENSE_LIMIT
@@ -87,7 +87,8 @@ def _profiled(run: Run, form: TorchForm | ArtifactForm) -> Profile:
 def _verdicts(run: Run, baseline: Standing, kept: Kept, limits: Mapping[str, float]) -> list[dict[str, Any]]:
     timed = any(k in limits for k in TIMED)
     latencies = run.examiner.latencies([baseline.kept, kept], limits) if timed else [None, None]
-    examined = run.examiner.examined(kept, split="validation", latency=latencies[1], memory="peak_memory_bytes" in limits)
+    evidence = run.examiner.evidence(kept, latency=latencies[1], memory="peak_memory_bytes" in limits)  # what untrained weights answer says nothing
+    examined = Examined(evidence=evidence, latency=latencies[1])
     contract = Contract(**limits, confidence=run.request.contract.confidence)  # type: ignore[arg-type]
     verdicts = contract_verdicts(contract, None, candidate=examined, baseline=replace(baseline.examined, latency=latencies[0]))
     return [{"gate": v.gate, "status": str(v.status), "measured": v.measured, "limit": v.limit} for v in verdicts]

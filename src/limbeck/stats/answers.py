@@ -30,12 +30,18 @@ def whole(rows: Rows, name: str) -> np.ndarray | None:
     return column if column is not None and column.ndim == 1 and column.dtype.kind in "iu" else None
 
 
+def classes(rows: Rows, name: str) -> np.ndarray | None:
+    """The column of this name, if it holds one class a sample: a whole number, a bool, or its name."""
+    column = rows.get(name)
+    return column if column is not None and column.ndim == 1 and column.dtype.kind in "iubU" else None
+
+
 def right(rows: Rows) -> np.ndarray | None:
     """One bool a sample where the metric is right-or-wrong, or tells labels from answers."""
     correct = rows.get("correct")
     if correct is not None and correct.ndim == 1 and np.isin(correct, (0, 1)).all():
         return correct.astype(bool)
-    labels, answers = whole(rows, "target"), whole(rows, "predicted")
+    labels, answers = classes(rows, "target"), classes(rows, "predicted")
     return None if labels is None or answers is None else labels == answers
 
 
@@ -52,7 +58,7 @@ def trust(rows: Rows | None) -> tuple[np.ndarray, np.ndarray] | None:
 
 def agreement(rows: Rows, others: Rows) -> float | None:
     """The share of samples to which two models give the same answer, right or wrong."""
-    first, second = whole(rows, "predicted"), whole(others, "predicted")
+    first, second = classes(rows, "predicted"), classes(others, "predicted")
     return float((first == second).mean()) if first is not None and second is not None and len(first) == len(second) and len(first) else None
 
 

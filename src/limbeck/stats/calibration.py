@@ -55,6 +55,20 @@ def error_upper(own: Trusted, *, level: float = 0.95, units: np.ndarray | None =
     return value, _upper(sums, sums.drawn(), _error_of, level)
 
 
+def error_least(own: Trusted, *, units: np.ndarray | None = None) -> float:
+    """One model's error without what chance adds to it, ≥ 0; in the mean it is not above the true one (see `_halved`).
+
+    Args and errors as `error_upper`.
+    """
+    return max(float(_Sums.of([own], units).halved(0).sum()), 0.0)
+
+
+def increase_least(own: Trusted, before: Trusted, *, units: np.ndarray | None = None) -> float:
+    """How much larger the first model's error is than the second's, both without what chance adds to them. Args and errors as `increase_upper`."""
+    sums = _Sums.of([own, before], units)
+    return float(sums.halved(0).sum() - sums.halved(1).sum())
+
+
 def increase_upper(own: Trusted, before: Trusted, *, level: float = 0.95, units: np.ndarray | None = None) -> tuple[float, float]:
     """How much larger the first model's error is than the second's on the same samples, and its one-sided upper bound at `level`.
 
@@ -75,7 +89,7 @@ def increase_upper(own: Trusted, before: Trusted, *, level: float = 0.95, units:
     if own[0].shape != before[0].shape:
         raise ConfigError(f"an increase is of the same samples, got {len(own[0])} and {len(before[0])}. Evaluate both models on one split.")
     sums = _Sums.of([own, before], units)
-    spread = np.sqrt(np.maximum(sums.variance[1], sums.implied[1]))
+    spread = sums.spread(1)
 
     def crossed(sums: np.ndarray) -> np.ndarray:
         return np.abs(sums[..., 0, :]).sum(axis=-1) - _halved(sums[..., 1, :], spread).sum(axis=-1)
@@ -102,6 +116,14 @@ class _Sums:
     def variance(self) -> np.ndarray:
         return np.diag(self.covariance).reshape(self.mean.shape)
 
+    def spread(self, model: int) -> np.ndarray:
+        """The standard error of each bin's sum, or that of a calibrated model if that is larger."""
+        return np.sqrt(np.maximum(self.variance[model], self.implied[model]))
+
+    def halved(self, model: int) -> np.ndarray:
+        """A part of each bin's error that is never too large in the mean."""
+        return _halved(self.mean[model], self.spread(model))
+
     def drawn(self) -> np.ndarray:
         """Sums as they might have come out, bins held fixed: 4,000 draws of a normal of their own covariance."""
         values, axes = np.linalg.eigh(self.covariance)
@@ -110,21 +132,21 @@ class _Sums:
 
     @staticmethod
     def of(models: Sequence[Trusted], units: np.ndarray | None) -> _Sums:
+        from scipy.sparse import csr_array
+
         count = len(models[0][0])
         owner = np.arange(count) if units is None else np.unique(units, return_inverse=True)[1]
         total = int(owner.max(initial=-1)) + 1
         found = [_gaps(*model) for model in models]
         if total < 2:
             raise ConfigError(f"a bound needs at least 2 units, got {total}. Add samples.")
-        each = np.zeros((total, len(models), BINS))
-        implied = np.zeros((len(models), BINS))
-        for number, (gaps, places) in enumerate(found):
-            each[:, number] = np.bincount(owner * BINS + places, weights=gaps, minlength=total * BINS).reshape(total, BINS)
-            sure = models[number][0]
-            implied[number] = np.bincount(places, weights=sure * (1 - sure), minlength=BINS) / count**2
-        flat = each.reshape(total, -1)
-        centred = flat - flat.mean(axis=0)
-        return _Sums(flat.sum(axis=0).reshape(len(models), BINS) / count, centred.T @ centred / count**2, implied, float(np.bincount(owner).max() / count))
+        gaps = np.concatenate([gap for gap, _ in found])
+        places = np.concatenate([number * BINS + place for number, (_, place) in enumerate(found)])
+        each = csr_array((gaps, (np.tile(owner, len(models)), places)), shape=(total, len(models) * BINS))  # a sample is in one bin of each model
+        sums = each.sum(axis=0)
+        covariance = (each.T @ each).toarray() - np.outer(sums, sums) / total
+        implied = [np.bincount(own, weights=sure * (1 - sure), minlength=BINS) for (sure, _), (_, own) in zip(models, found, strict=True)]
+        return _Sums(sums.reshape(len(models), BINS) / count, covariance / count**2, np.array(implied) / count**2, float(np.bincount(owner).max() / count))
 
 
 def _upper(sums: _Sums, drawn: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], level: float) -> float:

@@ -160,6 +160,14 @@ def samples_needed(counts: Counts, limit: float, confidence: float = 0.95) -> in
     return math.ceil(counts.total * (z / at_limit) ** 2 - 1e-9)
 
 
+def drop_samples_needed(counts: Counts, limit: float, confidence: float = 0.95) -> int | None:
+    """The same for the upper bound of p₀ − p₁, a drop of the share that is right: −`difference_lower`."""
+    if limit >= 1:
+        return 0
+    at_limit = float(difference_scores(counts.n11, counts.n10, counts.n01, n00=counts.n00, delta=-limit))
+    return math.ceil(counts.total * (quantile(confidence) / at_limit) ** 2 - 1e-9) if at_limit > 0 else None
+
+
 def proportion_bounds(right: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Exact bounds of one proportion, each one-sided at `confidence`. Source: Clopper & Pearson 1934, Biometrika 26:404."""
     from scipy.special import betaincinv

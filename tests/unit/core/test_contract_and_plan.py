@@ -116,3 +116,13 @@ def test_blueprints_round_trip_and_refuse_what_they_are_not():
     for text in ("", "[]", "{}", '{"version": 9, "base": {"factory": "x", "kwargs": {}}, "edits": []}', '{"version": 1, "base": {"factory": 1, "kwargs": {}}, "edits": []}'):
         with pytest.raises(ConfigError, match="blueprint"):
             Blueprint.from_json(text)
+
+
+def test_a_confidence_that_no_resampling_reaches_is_refused():
+    """20 draws beyond the bound: at 99.9999 % a bootstrap would take 20 million, for hours."""
+    assert Contract(retention=0.9, confidence=0.9999).at_each_look == 0.9999
+    assert Contract(retention=0.9, confidence=0.9995, looks=3).at_each_look < 0.9999
+    for options, said in (({"confidence": 0.999999}, "at most 0.9999 at each look, got 0.999999"), ({"confidence": 0.9999, "looks": 2}, "over 2 looks that is 0.99995 at each")):
+        with pytest.raises(ConfigError, match=said) as caught:
+            Contract(retention=0.9, **options)
+        assert caught.value.path == ("contract", "confidence")

@@ -11,6 +11,7 @@ from scipy.stats import binom
 
 from limbeck.core.contract import Contract
 from limbeck.core.evidence import Evidence, Status
+from limbeck.core.metric import Metric
 from limbeck.core.plan import Gate
 from limbeck.evaluation import behaviour
 from limbeck.evaluation.behaviour import Behaviour
@@ -53,6 +54,16 @@ def test_flips_are_judged_by_their_exact_upper_bound(count, status):
     assert verdict.status is status and verdict.measured == count / 1000
     assert verdict.high == pytest.approx(proportion_bounds(count, 1000, 0.95)[1])
     assert (verdict.samples_needed is not None) is (status is Status.INCONCLUSIVE)
+
+
+def test_what_is_lost_is_lost_too_where_a_share_of_errors_is_to_be_small():
+    """The column then says which samples are wrong: of 200 that are wrong now, none was won."""
+    errors = Metric(name="errors", rows=lambda o, b: {}, reduce=lambda r: float(r["wrong"].mean()), direction="lower", ratio=False, proportion="wrong")
+    before, after = {"wrong": np.arange(1000) >= 990}, {"wrong": np.arange(1000) < 200}
+    verdict = only(Contract(max_flips=0.05), of(after, before, metric=errors))
+    assert verdict.status is Status.FAIL and verdict.measured == 0.2 and "200 of 1000 samples of test were right and are wrong now" in verdict.reason
+    assert {"lost": 200, "won": 10}.items() <= behaviour.summary(of(after, before, metric=errors))["flips"].items()
+    assert only(Contract(max_flips=0.05), of(before, after, metric=errors)).status is Status.PASS
 
 
 def test_no_flip_at_all_on_few_samples_proves_little():
@@ -104,6 +115,18 @@ def test_a_limit_on_the_error_itself_needs_no_baseline():
     assert only(Contract(max_ece=0.15), of(calibrated(3000, 0.1), None)).status is Status.PASS
     assert only(Contract(max_ece=0.05), of(calibrated(3000, 0.1), None)).status is Status.FAIL
     assert only(Contract(max_ece=0.5), of(calibrated(30, 0.0), None)).status is Status.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(("n", "limit"), [(360, 0.03), (1000, 0.02)])
+def test_what_chance_adds_to_a_calibrated_model_fails_no_limit(n, limit):
+    """Its error looks twice the limit on so few samples. As the same of both models it looks like an increase or not, by chance alone."""
+    verdict = only(Contract(max_ece=limit), of(calibrated(n, 0.0), None))
+    assert verdict.measured > limit and verdict.status is Status.INCONCLUSIVE, verdict
+    assert n < verdict.samples_needed < 30 * n and "without what chance adds" in verdict.reason
+    evidence = Evidence(artifact="a", runtime="onnxruntime", threads=1, size_bytes=1, download_bytes=1)
+    examined = Examined(evidence=evidence, behaviour=of(calibrated(n, 0.0), calibrated(n, 0.0, seed=1)))
+    for contract in (Contract(max_ece=limit), Contract(max_ece_increase=limit)):
+        assert stage_verdicts(Gate(pays="nothing"), floor=None, candidate=examined, before=examined, pays=True, contract=contract) == ()
 
 
 def test_without_confidences_calibration_is_unverified():

@@ -64,6 +64,16 @@ def test_a_drop_can_be_limited_where_a_ratio_could_too():
     assert only(Contract(max_drop=0.05), both).status is Status.INCONCLUSIVE
 
 
+def test_what_is_too_good_as_a_ratio_is_so_as_a_drop():
+    both = examined(retention=retained(1.6, 1.3), drop=retained(-0.3, -0.2, "drop"))
+    for contract in (Contract(retention=0.97), Contract(max_drop=0.02)):
+        verdict = only(contract, both)
+        assert verdict.status is Status.ANOMALOUS and "bound 1.3000" in verdict.reason and "broken baseline" in verdict.reason
+    assert only(Contract(max_drop=0.02), examined(retention=retained(1.06, 1.04), drop=retained(-0.05, -0.03, "drop"))).status is Status.PASS
+    errors = examined(retention=retained(-3.0, -2.0, "drop"), drop=retained(-3.0, -2.0, "drop"))
+    assert only(Contract(max_drop=0.02), errors, metric=mse()).status is Status.PASS, "an error that falls has no such measure"
+
+
 def test_an_inconclusive_quality_says_how_many_samples_would_settle_it():
     """The interval must shrink from 0.03 to 0.02: (3/2)² times the samples."""
     assert quality(retained(0.99, 0.96), 0.97, gate="retention").samples_needed == 225

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from limbeck.core.contract import Contract
-from limbeck.core.errors import ArtifactError, ConfigError, TaskError
+from limbeck.core.errors import ArtifactError, ConfigError, NotANumber, TaskError
 from limbeck.core.evidence import Evidence, Status
 from limbeck.core.metric import Metric
 from limbeck.core.task import Task
@@ -273,6 +273,84 @@ def test_a_metric_that_stands_near_its_limit_says_how_many_samples_would_do():
     evidence = Evidence(artifact="a", runtime="r", threads=1, size_bytes=1, download_bytes=1, metric_value=0.9)
     behaviour = Behaviour(metric=metric, candidate=rows, baseline=None, masks={}, split="test", confidence=0.95)
     examined = gates.Examined(evidence=evidence, behaviour=behaviour, metric_interval=(bounds.low, bounds.high))
-    for limit, bound in ((0.88, bounds.low), (0.92, bounds.high)):
+    for limit, needed in ((0.88, paired.share_samples_needed(10, 100, 1 - 0.88)), (0.92, math.ceil(100 * ((0.9 - bounds.high) / 0.02) ** 2 - 1e-6))):
         (verdict,) = gates.contract_verdicts(Contract(metric=limit), metric, candidate=examined, baseline=None)
-        assert verdict.status is Status.INCONCLUSIVE and verdict.samples_needed == math.ceil(100 * ((0.9 - bound) / 0.02) ** 2 - 1e-6)
+        assert verdict.status is Status.INCONCLUSIVE and verdict.samples_needed == needed
+
+
+ERRORS = Metric(name="errors", rows=lambda o, b: {}, reduce=lambda r: float(r["wrong"].mean()), direction="lower", ratio=False, proportion="wrong")
+
+
+def judged(contract, *, both, won=0, lost=0, neither=0, errors=False):
+    """The verdict on so many samples, by who is right, of an accuracy or of the share of errors."""
+    counts = (both, won, lost, neither)
+    candidate, baseline = (np.repeat(right, counts) for right in ([1, 1, 0, 0], [1, 0, 1, 0]))
+    metric, rows = (ERRORS, [{"wrong": 1 - x} for x in (candidate, baseline)]) if errors else (metrics.accuracy(), [{"correct": x} for x in (candidate, baseline)])
+    found = {name: quality.retention(metric, *rows, split="test", as_drop=name == "drop") for name in ("retention", "drop")}
+    bounds = quality.interval(metric, rows[0])
+    behaviour = Behaviour(metric=metric, candidate=rows[0], baseline=rows[1], masks={"all": candidate >= 0}, split="test", confidence=0.95)
+    evidence = Evidence(artifact="a", runtime="r", threads=1, size_bytes=1, download_bytes=1, metric_value=bounds.value)
+    examined = gates.Examined(evidence=evidence, behaviour=behaviour, metric_interval=(bounds.low, bounds.high), **found)
+    (verdict,) = gates.contract_verdicts(contract, metric, candidate=examined, baseline=None)
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("contract", "counts", "errors"),
+    [
+        (Contract(retention=0.97), {"both": 50}, False),
+        (Contract(retention=0.995), {"both": 96, "neither": 4}, False),
+        (Contract(retention=0.97), {"both": 180, "won": 2, "lost": 4, "neither": 14}, False),
+        (Contract(worst_slice_retention=0.97), {"both": 60}, False),
+        (Contract(max_drop=0.01), {"both": 100}, False),
+        (Contract(max_drop=0.04), {"both": 90, "won": 1, "lost": 3, "neither": 6}, False),
+        (Contract(max_drop=0.01), {"both": 100}, True),
+        (Contract(metric=0.97), {"both": 50}, False),
+        (Contract(metric=0.06), {"both": 98, "lost": 2}, True),
+        (Contract(max_flips=0.04), {"both": 98, "lost": 2}, True),
+    ],
+)
+def test_as_many_samples_as_it_says_settle_it_and_fewer_do_not(contract, counts, errors):
+    """Of score and exact bounds no rule of thumb: where hardly any sample differs, a bound nears its limit faster than with the root of the samples."""
+    few, total = judged(contract, **counts, errors=errors), sum(counts.values())
+    assert few.status is Status.INCONCLUSIVE and few.samples_needed > total and f"{few.samples_needed:,}" in few.reason
+    enough = math.ceil(few.samples_needed / total)
+    for times, status in ((enough, Status.PASS), (enough - 1, Status.INCONCLUSIVE)):
+        assert judged(contract, **{name: count * times for name, count in counts.items()}, errors=errors).status is status
+
+
+def test_units_are_counted_as_units_and_not_as_samples():
+    """51 rows of 17 documents: "17 samples" would be wrong, and 50 of them are there."""
+    pages = Metric(name="pages", rows=lambda o, b: {}, reduce=lambda r: float(r["correct"].mean()), proportion="correct", unit="document")
+    rows = {"correct": np.ones(51), "document": np.arange(51) // 3, "confidence": np.full(51, 0.9)}
+    found = {name: quality.retention(pages, rows, rows, split="test", as_drop=name == "drop") for name in ("retention", "drop")}
+    bounds = quality.interval(pages, rows)
+    evidence = Evidence(artifact="a", runtime="r", threads=1, size_bytes=1, download_bytes=1, metric_value=1.0)
+    behaviour = Behaviour(metric=pages, candidate=rows, baseline=rows, masks={"all": np.ones(51, bool)}, split="test", confidence=0.95)
+    examined = gates.Examined(evidence=evidence, behaviour=behaviour, metric_interval=(bounds.low, bounds.high), **found)
+    for limit in ({"retention": 0.5}, {"retention": 0.97}, {"max_drop": 0.5}, {"metric": 0.5}, {"max_ece": 0.9}, {"worst_slice_retention": 0.5}):
+        (verdict,) = gates.contract_verdicts(Contract(**limit), pages, candidate=examined, baseline=None)
+        assert verdict.status is Status.INCONCLUSIVE and "17 units of 'document'" in verdict.reason and "samples" not in verdict.reason, verdict
+
+
+@pytest.mark.parametrize(("given", "shown"), [(None, "None"), (np.array([0.5, 0.6]), "array"), (1j, "1j"), ("high", "'high'")])
+def test_a_metric_that_gives_no_number_is_named(given, shown):
+    metric = Metric(name="own", rows=lambda o, b: {}, reduce=lambda r: given)
+    with pytest.raises(TaskError, match=rf"metric 'own'.reduce must give one number, got .*{shown}.*Return a float"):
+        quality.interval(metric, {"v": np.ones(60)})
+
+
+def test_a_metric_that_is_true_or_false_is_one_or_zero():
+    metric, rows = Metric(name="most", rows=lambda o, b: {}, reduce=lambda r: r["v"].mean() > 0.5), {"v": np.arange(60) % 3}
+    assert quality.retention(metric, rows, rows, split="test", as_drop=True).value == 0.0 and quality.interval(metric, rows).value == 1.0
+
+
+@pytest.mark.parametrize("of_candidate", [math.nan, math.inf, -math.inf])
+def test_what_is_a_number_of_the_baseline_alone_is_the_candidates_fault(of_candidate):
+    metric = Metric(name="own", rows=lambda o, b: {}, reduce=lambda r: float(r["v"].mean()))
+    good, bad = {"v": np.ones(60)}, {"v": np.full(60, of_candidate)}
+    quality.refuse_undefined(metric, good, good)
+    with pytest.raises(NotANumber, match=f"'own' is {of_candidate} of these answers, and 1 of the baseline's to the same 60"):
+        quality.refuse_undefined(metric, bad, good)
+    with pytest.raises(TaskError, match="'own' is (undefined|infinite)"):
+        quality.refuse_undefined(metric, bad, bad)

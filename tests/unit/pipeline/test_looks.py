@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 from torch.utils.data import TensorDataset
 
 from limbeck import testing
-from limbeck.core.errors import TaskError
+from limbeck.core.errors import RunError, TaskError
 from limbeck.evaluation.spending import Look
 from limbeck.intake.fingerprint import fingerprint
 from limbeck.pipeline.looks import Looked, count_look, looked
@@ -85,3 +86,19 @@ def test_data_that_cannot_be_read_any_more_is_said_to_be_the_tasks(tmp_path):
 def test_without_its_samples_data_is_counted_by_its_fingerprint_alone(tmp_path):
     look(tmp_path, split(50), "a")
     assert count_look(tmp_path, Looked(fingerprint="another", task="small", samples=120), run="b", artifact="a").number == 1
+
+
+GOOD = {"fingerprint": "f", "run": "b", "artifact": "a"}
+
+
+ODD = ({"error": None}, {"error": math.nan}, {"error": -5}, {"error": "x"}, {"samples": "5", "task": "small"}, {"run": 3}, {"series": 3})
+
+
+@pytest.mark.parametrize("line", ['{"time": "2026', "[]", "{}", "\0\0", *(json.dumps(GOOD | odd) for odd in ODD)])
+def test_a_line_that_is_no_look_is_named_and_nothing_is_counted_beside_it(tmp_path, line):
+    """A negative error would leave more to spend than there is, one that is NaN no end of it."""
+    text = json.dumps(GOOD) + "\n" + line + "\n"
+    (tmp_path / "looks.jsonl").write_text(text)
+    with pytest.raises(RunError, match=r"line 2 of .*looks.jsonl is no look at a test split, got .*Bring the file back"):
+        look(tmp_path, split(50), "c")
+    assert (tmp_path / "looks.jsonl").read_text() == text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
@@ -64,7 +66,7 @@ def test_a_unit_drawn_twice_counts_as_two():
     rows = {"v": np.arange(30.0), "doc": np.array(["b", "a", "c"] * 10)}
     bca_lower(rows, rows, by_unit, units="doc", resamples=100)
     assert all(same for _, same in seen)
-    assert [count for count, _ in seen] == [3] * 101 + [2] * 3  # all rows, the resamples, the jackknife
+    assert [count for count, _ in seen] == [3] * 401 + [2] * 3  # all rows, the resamples, the jackknife
 
 
 def test_both_models_are_resampled_together():
@@ -166,3 +168,44 @@ def test_where_few_differ_a_candidate_at_its_limit_passes_in_one_of_twenty():
     truth = np.mean([f1(*rarely(seed, 400_000)) for seed in range(5)])
     passed = np.mean([bca_lower(*rarely(seed), f1, resamples=300, seed=seed).low >= truth for seed in range(300)])
     assert passed <= 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
+
+
+def test_a_bound_far_out_takes_the_draws_that_it_needs():
+    """However few were asked for: without any beyond it, a bound at 99.9 % would be the least of all draws."""
+    v, drawn = np.random.default_rng(0).exponential(size=50), []
+    bca_lower({"v": v}, {"v": v}, lambda c, b: drawn.append(None) or c["v"].mean(), confidence=0.998, resamples=100)
+    assert len(drawn) == 1 + 10_000 + 50  # all rows, the resamples, the jackknife
+
+
+def test_draws_that_say_nothing_do_not_hide_that_the_others_are_all_alike():
+    """The same model twice, its share right within the two units of a class; of a draw without them it is undefined, in the others 1."""
+    rows = {"right": np.array([1.0, 0, *[1] * 38]), "class": np.arange(40) < 5}
+
+    def kept(c: dict, b: dict) -> float:
+        own, first = (r["right"][r["class"]].mean() if r["class"].any() else math.nan for r in (c, b))
+        return float(own / first) if first > 0 else math.nan
+
+    found = bca_lower(rows, dict(rows), kept)
+    assert found.value == 1.0 and found.low < 0.8
+
+
+def test_a_bound_beyond_all_draws_is_extrapolated():
+    """A thousand slices ask for bounds at 99.995 %: 10,000 draws serve, and the bound is that of a normal mean, beyond the least of them."""
+    v = np.random.default_rng(0).normal(size=400)
+    drawn: list[float] = []
+    found = bca_lower({"v": v}, {"v": v}, lambda c, b: drawn.append(float(c["v"].mean())) or drawn[-1], confidence=0.999995)
+    assert len(drawn) == 1 + 10_000 + 200 and found.low < min(drawn) and found.high > max(drawn)
+    error = v.std() / math.sqrt(400)
+    assert found.low == pytest.approx(v.mean() - 4.42 * error, abs=0.4 * error) and found.high == pytest.approx(v.mean() + 4.42 * error, abs=0.4 * error)
+    wider = [bca_lower({"v": v}, {"v": v}, lambda c, b: c["v"].mean(), confidence=c).low for c in (0.99, 0.999, 0.9999, 0.99999)]
+    assert wider == sorted(wider, reverse=True)
+
+
+def test_one_model_by_itself_is_copied_once_in_a_draw():
+    """An interval of a million rows has nothing to wait for a second copy of them."""
+    rows = {"v": np.random.default_rng(0).exponential(size=50), "doc": np.arange(50) // 2}
+    other = dict(rows)
+    for baseline, once in ((rows, True), (other, False)):
+        seen = []
+        bca_lower(rows, baseline, lambda c, b, seen=seen: seen.append(c is b) or c["v"].mean(), units="doc")
+        assert set(seen[1:]) == {once}

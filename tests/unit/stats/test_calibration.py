@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from limbeck.core.errors import ConfigError
-from limbeck.stats.calibration import BINS, bins, error, error_upper, increase_upper
+from limbeck.stats.calibration import BINS, bins, error, error_least, error_upper, increase_least, increase_upper
 
 SETS = 400
 ALLOWED = 0.05 + 3 * math.sqrt(0.05 * 0.95 / SETS)
@@ -40,6 +41,18 @@ def test_bins_hold_equal_masses_and_equal_confidences_are_never_parted():
     assert error(tied[order], right[order]) == pytest.approx(error(tied, right))
 
 
+@pytest.mark.parametrize("over", [0.0, 0.03, 0.1])
+def test_an_error_without_chance_is_not_above_the_true_one_in_the_mean_and_comes_near_it(over):
+    for n in (100, 1000, 10_000):
+        found = [answers(n, over=over, seed=seed) for seed in range(60)]
+        least = np.mean([error_least(own) for own in found])
+        chance = 0.25 / math.sqrt(n)  # of cutting off below 0, where there is no error
+        assert least <= over + chance and least < np.mean([error(*own) for own in found])
+        assert n < 10_000 or least >= over - 0.01
+        increase = np.mean([increase_least(own, answers(n, over=0.0, seed=1000 + seed)) for seed, own in enumerate(found)])
+        assert increase == pytest.approx(least, abs=2 * chance)
+
+
 def test_a_bound_lies_beyond_the_estimate_and_narrows():
     few, many = (error_upper(answers(n, over=0.1, seed=1)) for n in (200, 3200))
     assert few[0] < few[1] and many[0] < many[1] and many[1] - many[0] < few[1] - few[0]
@@ -53,6 +66,19 @@ def test_clusters_are_drawn_whole():
     assert clustered[1] - clustered[0] == pytest.approx(once[1] - once[0], rel=0.1) and alone[1] - alone[0] < 0.7 * (once[1] - once[0])
     with pytest.raises(ConfigError, match="at least 2 units"):
         error_upper(own, units=np.zeros(300))
+
+
+def test_memory_grows_by_little_with_each_sample():
+    """A sample lies in one bin of each model: a table of all samples by all bins is 30 numbers a sample, and copies of it."""
+    count = 100_000
+    both = answers(count, over=0.1, seed=0), answers(count, over=0.05, seed=1)
+    increase_upper(both[0], both[1])  # imports, and what they hold
+    tracemalloc.start()
+    try:
+        increase_upper(both[0], both[1])
+        assert tracemalloc.get_traced_memory()[1] < 250 * count
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("confidence", [np.array([1.2, 0.5]), np.array([np.nan, 0.5]), np.zeros(0), np.zeros((2, 1))])
