@@ -98,6 +98,26 @@ def test_no_broad_except_print_or_assert(path: Path):
     assert not calls & ({"print", "eval", "hasattr"} | (set() if path in FOREIGN_CODE else {"exec"}))
 
 
+@pytest.mark.slow
+def test_any_module_may_be_the_first_that_is_imported():
+    """Two that import each other work in one order alone, and whoever asks for the other first is told of a circular import."""
+    names = [".".join(p.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__") for p in FILES if p.name != "__main__.py" and room_of(p) != "demo"]
+    code = (
+        "import importlib, os, sys, numpy, onnx, onnxruntime, torch, typer\n"
+        "for name in sys.argv[1:]:\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        try:\n"
+        "            importlib.import_module(name)\n"
+        "        except BaseException as error:\n"
+        "            print(f'{name}: {error}', flush=True)\n"
+        "        os._exit(0)\n"
+        "    os.waitpid(child, 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, *names], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+
+
 def heavy_after(code: str) -> str:
     """Which heavy libraries a fresh process holds after this code."""
     shown = "\nimport sys\nprint(*[m for m in ('torch', 'numpy', 'onnx', 'onnxruntime', 'scipy', 'transformers') if m in sys.modules])"

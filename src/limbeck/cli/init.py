@@ -67,7 +67,7 @@ def _asked(question: Any, problem: str) -> str:
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     if problem:
         console.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
     choices = f" ({', '.join(question.choices)})" if question.choices else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,8 +103,8 @@ def _faster(key: str, subjects: Sequence[Mapping[str, Any]]) -> str:
         speed = ratios["speedup_p50"]
         return _times(speed["value"], "faster", "slower", speed["low"], speed["high"])
     slow, fast = ((s["latency_ms"] or {}).get(key) for s in subjects)
-    lows, highs = zip(*((s.get("latency_interval_ms") or {}).get(key) or (None, None) for s in subjects), strict=True)
-    apart = None in (*lows, *highs) or max(lows) > min(highs)
+    bounds = [(s.get("latency_interval_ms") or {}).get(key) or (None, None) for s in subjects]
+    apart = max(-math.inf if low is None else low for low, _ in bounds) > min(math.inf if high is None else high for _, high in bounds)
     return (_times(slow / fast, "faster", "slower") if apart else "can't be told apart") if slow and fast else ""
 
 

@@ -19,8 +19,8 @@ COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "ANOMALOUS"
 
 
 def console() -> Console:
-    """Standard output; in a pipe or a file as wide as figures need, unless COLUMNS says otherwise."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED)
+    """Standard output; in a pipe or a file as wide as figures need, unless COLUMNS says otherwise. `:two:` in a name is no picture."""
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED)
 
 
 def plain(data: Any) -> Any:

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from limbeck.core.candidate import Artifact
 from limbeck.core.contract import Target
 from limbeck.core.errors import ArtifactError, TaskError
 from limbeck.core.task import Task
 from limbeck.evaluation.account import account, machine, operators_account
 from limbeck.evaluation.anatomy import anatomy, operators, random_inputs
 from limbeck.evaluation.roofline import measured_peak
+from limbeck.evaluation.subject import of_path
 from limbeck.mechanics.build import rebuild, teacher_form
 from limbeck.mechanics.data import batch_of, feed
 from limbeck.runtimes import of_file
@@ -57,7 +57,7 @@ def of_artifact(path: Path, *, task: Task | None, target: Target, seconds: float
     card = of_file(path)
     if card.operators is None:
         raise ArtifactError(f"{card.name} can't say what each operator of {path} takes. Name the task and its model instead, with --runtime {card.name}.")
-    artifact = Artifact(path, card.name)
+    artifact = of_path(path).artifact
     fed = feed(task, batch_of(task, next(iter(task.splits)), range(target.batch))) if task else random_inputs(artifact, target)
     latency, taken, disturbed = operators(artifact, card, fed, target, seconds=seconds, stop=stop)
     data = operators_account(taken, latency)

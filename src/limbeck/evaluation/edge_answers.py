@@ -10,6 +10,7 @@ import numpy as np
 
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError
+from limbeck.evaluation.feeds import in_whole_batches
 from limbeck.evaluation.processes.apart import Apart
 from limbeck.runtimes.card import Feed, InputSpec
 
@@ -47,7 +48,7 @@ class Asked:
         if self._session.closed:
             self._session = self._opened()
         try:
-            outputs = self._session(feed)
+            outputs = in_whole_batches(self._session)(feed)
         except ArtifactError as error:
             return Answer(None, CRASHED if self._session.closed else REFUSED, str(error))
         wrong = next((name for name, value in outputs.items() if value.dtype.kind == "f" and not np.isfinite(value).all()), None)

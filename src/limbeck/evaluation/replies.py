@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from limbeck.core.errors import ArtifactError, TaskError
 from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.quality import BATCH
-from limbeck.evaluation.studies.study import Setting, Side
 from limbeck.mechanics.data import batches, feed, labels
 from limbeck.runtimes.card import Session, fixed_batch
 from limbeck.stats.distances import Compared, are_probabilities, compared, joined, log_probabilities
+
+if TYPE_CHECKING:
+    from limbeck.evaluation.studies.study import Setting, Side
 
 TOKEN_BATCH = 8  # sequences asked at once: each position has a logit for every word
 IGNORED = -100  # the label of a position that isn't judged
@@ -107,8 +109,8 @@ def class_answers(setting: Setting, ids: Sequence[int], *, tokens: bool = False)
     for reply in replies(setting, ids, size=TOKEN_BATCH if tokens else BATCH):
         name, values = paired(reply.outputs)
         flat, owner = _flat(values, reply, tokens=tokens)
-        given = given or [are_probabilities(v) for v in flat]
         if len(owner):
+            given = given or [are_probabilities(v) for v in flat]
             parts.append(compared(*(log_probabilities(v, given=g) for v, g in zip(flat, given, strict=True))))
         owners.append(owner)
         classes = max(2, flat[0].shape[1])

@@ -1,4 +1,4 @@
-"""What two models keep on corrupted samples: at a point (a kind at a strength), of a kind, and over all."""
+"""What two models keep on corrupted samples: at a point (a kind at a strength), of a kind, and over all of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POINT, SAMPLE = "shift:point", "shift:sample"  # columns that are added to the m
 CORRUPTED = "corrupted samples"  # the split that they are for a moment
 DRAWS = 2000  # of the bootstrap over all points, where a draw is cheap
 FEW_DRAWS = 500  # over those of one kind
-TAIL = 20  # draws beyond a bound, at least
+AT_LEAST = 100  # of the bootstrap of a point, or where a draw isn't cheap; a bound at 95 % takes 400
 Rows = dict[str, np.ndarray]
 Kept = dict[str, Any]
 
@@ -55,7 +55,7 @@ def bounds_of(metric: Metric, rows: Rows, confidence: float) -> list[float] | No
         if quality.exact(metric):
             found = quality.interval(metric, rows, confidence=confidence)
         else:
-            found = bca_lower(rows, rows, lambda r, _: metric.reduce(r), units=metric.unit, confidence=confidence, resamples=_draws(confidence))
+            found = bca_lower(rows, rows, lambda r, _: metric.number(r), units=metric.unit, confidence=confidence, resamples=AT_LEAST)
     except (ConfigError, TaskError):
         return None
     return [found.low, found.high] if math.isfinite(found.low) and math.isfinite(found.high) else None
@@ -73,59 +73,55 @@ def kept_at(metric: Metric, candidate: Rows, baseline: Rows, confidence: float) 
         lambda c, b: _compared(np.array([metric.reduce(c)]), np.array([metric.reduce(b)]), metric, as_ratio),
         units=metric.unit,
         confidence=confidence,
-        resamples=_draws(confidence),
+        resamples=AT_LEAST,
     )
-    return {"value": found.value, "low": found.low if as_ratio else found.high, "kind": "ratio" if as_ratio else "drop"}
+    return {"value": found.value, "low": quality.kept_at_least(found.low, found.value) if as_ratio else found.high, "kind": "ratio" if as_ratio else "drop"}
 
 
 def _is_ratio(metric: Metric) -> bool:
     return metric.ratio and metric.direction == "higher"
 
 
-def _draws(confidence: float) -> int:
-    return max(100, math.ceil(TAIL / (1 - confidence)))
-
-
 def over_all(points: Sequence[Point], metric: Metric, confidence: float, compared: bool) -> tuple[Kept | None, str]:
-    """The mean over kinds, or why there is none."""
+    """What is kept over all kinds, or why that isn't known."""
     if not compared:
         return None, "there is no baseline to compare with"
     broken = next((p for p in points if p.rows.keys() != {BASELINE, CANDIDATE}), None)
     if broken:
         return None, f"{broken.kind} at strength {broken.strength}: {broken.note}"
-    return mean_kept(points, metric, confidence)
+    return kept_over(points, metric, confidence)
 
 
-def mean_kept(points: Sequence[Point], metric: Metric, confidence: float) -> tuple[Kept | None, str]:
+def kept_over(points: Sequence[Point], metric: Metric, confidence: float) -> tuple[Kept | None, str]:
     """What is kept over these points, with a bound that resamples samples (or the metric's units), all points of one together.
 
-    Of a kind the sum over strengths of the candidate's metric over that of the baseline's, then the mean over kinds; where a ratio means
-    nothing, means of drops. For right-or-wrong metrics the bound is no better than the score test's on one row of each sample, which
-    knows that a few samples without a difference prove little.
-    Source: Hendrycks & Dietterich 2019, arXiv:1903.12261, §4.1: sums over severities, then the mean over corruptions.
+    The sum over points of the candidate's metric over that of the baseline's; where a ratio means nothing, the mean drop. For
+    right-or-wrong metrics the bound is no better than the score test's on one row of each sample, which knows that a few samples
+    without a difference prove little.
+    Source: Hendrycks & Dietterich 2019, arXiv:1903.12261, §4.1, sums over severities before it divides; over kinds it takes the mean of
+    ratios, which one kind at which the baseline collapses can carry: so sums there, too.
     """
     columns = {name: _joined(points, name, metric) for name in (CANDIDATE, BASELINE)}
-    kinds = np.unique([p.kind for p in points], return_inverse=True)[1]
+    units = len(np.unique(columns[BASELINE][metric.unit or SAMPLE]))
+    if units < 2:
+        return None, f"one {metric.unit or 'sample'} has no spread, so nothing bounds what is kept: give more"
     as_ratio = _is_ratio(metric)
     of_points = partial(_by_point, metric=metric, count=len(points))
-    base = of_points(columns[BASELINE])
-    able = [k for k in range(kinds.max() + 1) if not as_ratio or np.nansum(base[kinds == k]) > 0]
-    if not able:
-        return None, "the baseline's metric is nowhere above 0, so a ratio to it means nothing"
+    if as_ratio and np.nansum(of_points(columns[BASELINE])) <= 0:
+        return None, "the baseline's metric isn't above 0 under corruption, so a ratio to it means nothing"
 
     def statistic(c: Columns, b: Columns) -> float:
-        own, first = of_points(c), of_points(b)
-        return float(np.mean([_compared(own[kinds == k], first[kinds == k], metric, as_ratio) for k in able]))
+        return _compared(of_points(c), of_points(b), metric, as_ratio)
 
-    draws = max(DRAWS if len(able) > 1 else FEW_DRAWS, _draws(confidence)) if metric.proportion else _draws(confidence)
+    draws = (DRAWS if len({p.kind for p in points}) > 1 else FEW_DRAWS) if metric.proportion else AT_LEAST
     try:
         found = bca_lower(columns[CANDIDATE], columns[BASELINE], statistic, units=metric.unit or SAMPLE, confidence=confidence, resamples=draws)
     except (ConfigError, TaskError) as error:
         return None, str(error)
     low = found.low if as_ratio else found.high
     if as_ratio:
-        low = min(low, _at_best(metric, columns, confidence, found))
-    return {"value": found.value, "low": low, "kind": "ratio" if as_ratio else "drop", "units": len(np.unique(columns[BASELINE][metric.unit or SAMPLE]))}, ""
+        low = quality.kept_at_least(min(low, _at_best(metric, columns, confidence, found)), found.value)
+    return {"value": found.value, "low": low, "kind": "ratio" if as_ratio else "drop", "units": units}, ""
 
 
 def _joined(points: Sequence[Point], name: str, metric: Metric) -> Rows:
@@ -153,7 +149,7 @@ def _by_point(rows: Columns, *, metric: Metric, count: int) -> np.ndarray:
 
 
 def _compared(candidate: np.ndarray, baseline: np.ndarray, metric: Metric, as_ratio: bool) -> float:
-    """Of points of one kind: the ratio of sums, or the mean drop; NaN where there is none. Points without rows are left out."""
+    """The ratio of sums over points, or the mean drop; NaN where there is none. Points without rows are left out."""
     known = np.isfinite(candidate) & np.isfinite(baseline)
     if not known.any():
         return math.nan

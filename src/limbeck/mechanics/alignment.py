@@ -103,7 +103,7 @@ def _read(model: nn.Module, taps: Sequence[str], given: Calls) -> dict[str, Tens
 
 @contextmanager
 def _pooling(model: nn.Module, taps: Sequence[str], mask: Any) -> Iterator[dict[str, Tensor]]:
-    """Inside, a forward pass leaves each tap's vectors in the dict, pooled at once so that no map is held."""
+    """Inside, a forward pass leaves each tap's vectors in the dict, pooled at once so that no map is held, and unseen by what counts the model's own operators."""
     seen: dict[str, Tensor] = {}
     modules = dict(model.named_modules())
 
@@ -111,7 +111,8 @@ def _pooling(model: nn.Module, taps: Sequence[str], mask: Any) -> Iterator[dict[
         def record(module: nn.Module, args: tuple, output: Any) -> None:
             tensor = first_tensor(args if tap.startswith(INTO) else output)
             if tensor is not None and tensor.is_floating_point() and tensor.dim() in (2, 3, 4):
-                seen[tap] = _pooled(tensor, mask).float().cpu()
+                with torch._C.DisableTorchFunction():
+                    seen[tap] = _pooled(tensor, mask).float().cpu()
 
         return record
 

@@ -82,7 +82,11 @@ def _sections(story: Story, most_samples: int, most_layers: int) -> list[Section
 def _studies(story: Story) -> list[Section]:
     """A section each study; those that weren't made are named with the reason."""
     known = [(name, data) for name, data in story.studies if name in TELL]
-    return [(f"study-{name}", TELL[name][0], [el("p", {"class": "missing"}, data[MISSING])] if MISSING in data else TELL[name][1](data)) for name, data in known]
+    return [(f"study-{name}", TELL[name][0], _not_made(data[MISSING]) if MISSING in data else TELL[name][1](data)) for name, data in known]
+
+
+def _not_made(why: str) -> list[Node]:
+    return [el("p", {"class": "missing"}, f"Not made: {why.rstrip('.')}.")]
 
 
 def _warned(note: str) -> Node:

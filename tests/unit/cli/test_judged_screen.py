@@ -5,6 +5,8 @@ import copy
 import pytest
 
 from limbeck.cli.judged import _times, judged
+from limbeck.cli.progress import ConsoleLog
+from limbeck.cli.render import console
 
 SUBJECT = {
     "name": "a.onnx",
@@ -73,8 +75,11 @@ def row(text: str, label: str) -> list[str]:
     return next(line for line in text.splitlines() if line.strip().startswith(label)).split()
 
 
-@pytest.mark.parametrize(("second", "said"), [((0.1, 0.2), "2.00× faster"), ((0.1, 0.5), "can't be told apart")])
-def test_a_ratio_of_percentiles_whose_bounds_overlap_is_not_told(shown, second, said):
+APART, ALIKE = "2.00× faster", "can't be told apart"
+
+
+@pytest.mark.parametrize(("second", "said"), [((0.1, 0.2), APART), ((0.1, 0.5), ALIKE), ((None, 0.2), APART), ((0.1, None), ALIKE)])
+def test_a_ratio_of_percentiles_whose_bounds_overlap_or_are_not_known_is_not_told(shown, second, said):
     first = SUBJECT | {"latency_ms": {"p50": 0.4, "p90": 0.4, "p99": None}, "latency_interval_ms": {"p90": [0.3, 0.5]}}
     other = SECOND | {"latency_ms": {"p50": 0.2, "p90": 0.2, "p99": None}, "latency_interval_ms": {"p90": list(second)}}
     assert said in " ".join(row(shown(DATA | {"subjects": [first, other]}), "p90 ms"))
@@ -85,7 +90,7 @@ def test_two_models_side_by_side(shown):
     assert text.splitlines()[0] == "PASS b.onnx against a.onnx" and text.index("retention") < text.index("baseline a.onnx") < text.index("p50 ms")
     assert row(text, "accuracy") == ["accuracy", "0.9583", "0.9479", "-0.0104"]
     assert " ".join(row(text, "bounds")) == "bounds [0.930, 0.980] [0.920, 0.970] kept 0.989 ≥ 0.971"
-    assert " ".join(row(text, "p50 ms")) == "p50 ms 0.400 0.200 2.00× faster [1.90, 2.10]" and " ".join(row(text, "p90 ms")) == "p90 ms 0.500 0.500 the same"
+    assert " ".join(row(text, "p50 ms")) == "p50 ms 0.400 0.200 2.00× faster [1.90, 2.10]" and " ".join(row(text, "p90 ms")) == "p90 ms 0.500 0.500 can't be told apart"
     assert " ".join(row(text, "size")) == "size 1.20 MB 300 kB 4.00× smaller" and " ".join(row(text, "memory")) == "memory 5.00 MB 10.0 MB 2.00× larger"
     assert " ".join(row(text, "int8 kernels")) == "int8 kernels 0 of 12 5 of 12 of what multiplies"
     assert "inputs: image float32[1, 8], sr = 16000" in text and "on 64 samples of test outputs differ by 0.25 at most (0.1 of the largest), argmax agrees on 98.4%" in text
@@ -127,3 +132,11 @@ def test_a_ratio_is_told_the_right_way_round():
     assert _times(0.5, "faster", "slower", 0.4, 0.8) == "2.00× slower [1.25, 2.50]"
     assert _times(1.5, "smaller", "larger") == "1.50× smaller" and _times(0.999, "smaller", "larger") == "the same"
     assert _times(1.001, "faster", "slower", 0.99, 1.02) == "1.00× faster [0.99, 1.02]"
+
+
+def test_a_name_between_colons_is_no_picture(capsys: pytest.CaptureFixture[str]):
+    """`task.py:two: 3 weights` is a task called two."""
+    console().print("baseline task.py:two: 3 weights")
+    ConsoleLog().event("warning", message="task.py:two: too few")
+    told = capsys.readouterr()
+    assert told.out == "baseline task.py:two: 3 weights\n" and "task.py:two: too few" in told.err

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import limbeck.mechanics.alignment as alignment
 from limbeck import LiveTeacher
@@ -16,6 +16,7 @@ from limbeck.mechanics.families.convnet import convnet
 from limbeck.mechanics.families.encoder import encoder
 from limbeck.mechanics.families.vit import vit
 from limbeck.mechanics.matching import layers, match_by_cka, resolved, table
+from limbeck.mechanics.quantizers import quantize_edits, set_face_
 from limbeck.mechanics.signals import CachedTeacher
 from limbeck.mechanics.terms import attention_maps, hint, similarity_preserving
 from limbeck.mechanics.terms.features import Pair, answering
@@ -179,3 +180,22 @@ def test_what_cannot_be_compared_is_said():
         calls(small_task(samples=12))
     with pytest.raises(ConfigError, match="the student has no layer 'featurs.2' that runs.*Did you mean 'features.2'"):
         match_by_cka(["featurs.2"], both, both, calls(small_task()))
+
+
+def test_pooling_isnt_taken_for_the_models_own_operator():
+    """A quantizer at the one mean of a forward counts the means: those that pool a tap's map are none of them."""
+
+    class Pools(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.conv(x).mean((2, 3)))
+
+    model = Pools().eval()
+    quantize_edits(model, [{"module": "", "port": "operator", "operator": "mean", "ordinal": 0, "count": 1, "bits": 8}])
+    set_face_(model, "float")
+    images = torch.rand(16, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    found = dict(vectors(model, {"conv": 4, "head": 2}, [((images,), {})]))
+    assert torch.allclose(found["conv"], model.conv(images).mean((2, 3)), atol=1e-6) and found["head"].shape == (16, 2)

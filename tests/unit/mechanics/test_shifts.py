@@ -172,6 +172,14 @@ def test_kinds_are_derived_where_samples_are_plain():
     assert list(kinds_of(small_text_task(), "test").kinds) == ["drops", "swaps"]
 
 
+def test_an_image_is_not_moved_away_from_the_label_of_its_pixels():
+    mask = torch.zeros(8, 8, dtype=torch.int64)
+    for sample in ((torch.rand(3, 8, 8), mask), {"image": torch.rand(3, 8, 8), "target": mask[None].numpy()}):
+        found = kinds_of(task_of([sample] * 8), "test")
+        assert list(found.kinds) == [name for name in LEVELS if name != "translation"] and "wouldn't move" in found.left_out["translation"]
+    assert "translation" in kinds_of(task_of([(torch.rand(3, 8, 8), torch.rand(8))] * 8), "test").kinds, "eight numbers are no map"
+
+
 def test_special_tokens_and_padding_are_derived():
     rng = np.random.default_rng(0)
     samples = []

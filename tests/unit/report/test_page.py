@@ -210,3 +210,8 @@ def test_models_without_figures_are_drawn_as_gaps():
     bare = replace(everything(), judged=(), validation=replace(model("baseline", metric=None), p50_ms=None, size_bytes=None), steps=())
     text = " ".join(Read(page(bare)).text)
     assert "it was not measured" in text and "nothing was timed" in text and "nothing was exported yet" in text
+
+
+def test_a_study_that_wasnt_made_says_so_and_why():
+    text = " ".join(Read(page(replace(nothing(), studies=(("shift", {"missing": "samples are rows of a table. Name corruptions."}),)))).text)
+    assert "Not made: samples are rows of a table. Name corruptions." in text

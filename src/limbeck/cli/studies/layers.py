@@ -17,7 +17,8 @@ def layers(data: Mapping[str, Any]) -> list[RenderableType]:
     told = [layer for layer in data["layers"] if layer["cka"] is not None]
     if not told:
         return ["  layers: none of the baseline's answers to one of the candidate's"]
-    line = f"  layers: CKA with the baseline's {data['mean']:.3f} on average over {len(told)} ({data['samples']:,} samples); {data['moved_most']} moved most"
+    line = f"  layers: CKA with the baseline's {data['mean']:.3f} on average over {len(told)} ({data['samples']:,} samples); "
+    line += f"{data['moved_most']} moved most" if data["moved_most"] else "none moved"
     table = Table(box=SIMPLE, padding=(0, 1))
     for name in ("layer", "the baseline's", "CKA", "most like"):
         table.add_column(name, justify="right" if name == "CKA" else "left")

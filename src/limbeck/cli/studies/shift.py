@@ -12,7 +12,7 @@ from rich.table import Table
 
 def shift(data: Mapping[str, Any]) -> list[RenderableType]:
     """What is kept over all kinds, under which the least, and the metric by strength."""
-    both = data["mean"] is not None or any(p["baseline"] is not None for k in data["kinds"] for p in k["points"])
+    both = data["overall"] is not None or any(p["baseline"] is not None for k in data["kinds"] for p in k["points"])
     title = f"{data['metric']} under corruption, strengths 1 to 5" + (" (baseline → candidate)" if both else "")
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1))
     for name in ("kind", "kept, bound", *map(str, (1, 2, 3, 4, 5))):
@@ -23,11 +23,11 @@ def shift(data: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _lead(data: Mapping[str, Any]) -> str:
-    if not data["mean"]:
+    if not data["overall"]:
         return f"kept under corruption: not known: {data['note']}"
     known = [k for k in data["kinds"] if k["retention"]]
     worst = min(known, key=lambda k: k["retention"]["value"] * (1 if k["retention"]["kind"] == "ratio" else -1), default=None)
-    return f"kept under corruption: {_kept(data['mean'])}" + (f"; least under {worst['name']}: {_kept(worst['retention'])}" if worst else "")
+    return f"kept under corruption: {_kept(data['overall'])}" + (f"; least under {worst['name']}: {_kept(worst['retention'])}" if worst else "")
 
 
 def _left(data: Mapping[str, Any]) -> str:

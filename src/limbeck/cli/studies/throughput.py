@@ -21,7 +21,7 @@ def throughput(data: Mapping[str, Any]) -> list[RenderableType]:
     table.add_column("batch", justify="right")
     for n in threads:
         for name in names:
-            table.add_column(f"{name}, {n} thread{'s' if n > 1 else ''}", justify="right")
+            table.add_column(f"{name}, {_threads(n)}", justify="right")
     for batch in sorted({p["batch"] for p in points}):
         row = []
         for n in threads:
@@ -38,8 +38,12 @@ def _lead(data: Mapping[str, Any]) -> str:
     own = next((p for p in points if (p["threads"], p["batch"]) == (target["threads"], target["batch"])), None)
     most = max(points, key=lambda p: p["candidate"]["value"], default=None)
     said = [f"{own['candidate']['value']:,.0f} samples a second" + (f" (baseline {own['baseline']['value']:,.0f})" if own.get("baseline") else "")] if own else []
-    said += [f"at most {most['candidate']['value']:,.0f}, at batch {most['batch']}"] if most and most is not own else []
+    said += [f"at most {most['candidate']['value']:,.0f}, at batch {most['batch']} with {_threads(most['threads'])}"] if most and most is not own else []
     return ", ".join(said) or "not known at the target's own batch"
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _cell(rate: Mapping[str, Any] | None, own: bool) -> str:

@@ -19,9 +19,9 @@ import numpy as np
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError
 from limbeck.core.require import require
-from limbeck.evaluation.graph.inside import opened, path_of
+from limbeck.evaluation.graph.inside import load_model, opened, path_of
 from limbeck.evaluation.graph.integers import PRODUCTS, Mode, Product, Tally, depthwise, product_of
-from limbeck.runtimes.card import Feed, InputSpec, artifact_file, bind
+from limbeck.runtimes.card import Feed, InputSpec, bind
 from limbeck.runtimes.onnxruntime import INT8, IR_VERSION, OnnxSession
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _optimized(artifact: Artifact) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
         try:
-            ort.InferenceSession(str(artifact_file(artifact, ".onnx")), options, providers=["CPUExecutionProvider"])
+            ort.InferenceSession(load_model(artifact).SerializeToString(), options, providers=["CPUExecutionProvider"])  # weights that stood beside it are in it
         except failures() as error:
             why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ArtifactError(f"{artifact.path} can't be loaded by ONNX Runtime {ort.__version__}: {why} Export or download it again.") from error

@@ -12,7 +12,7 @@ from limbeck.core.candidate import Artifact
 from limbeck.core.errors import ArtifactError
 from limbeck.core.require import require
 from limbeck.runtimes.card import artifact_file
-from limbeck.runtimes.onnxruntime import FLOAT, OnnxSession, tensor_bytes, tensors
+from limbeck.runtimes.onnxruntime import FLOAT, MAX_BYTES, OnnxSession, tensor_bytes, tensors
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -67,13 +67,16 @@ def inside(artifact: Artifact) -> Inside:
 
 
 def load_model(artifact: Artifact) -> ModelProto:
-    """The file as onnx reads it. Raises ArtifactError."""
+    """The file as onnx reads it, with the weights that it keeps in others. Raises ArtifactError if it isn't ONNX, or too large for one message."""
     path = artifact_file(artifact, ".onnx")
     decode = require("google.protobuf.message", pip="onnx").DecodeError
     try:
-        return require("onnx").load(path)
+        model = require("onnx").load(path)
     except (decode, OSError) as error:
         raise ArtifactError(f"{path} can't be read as ONNX: {error}. Export or download it again.") from error
+    if model.ByteSize() > MAX_BYTES:
+        raise ArtifactError(f"{path} must hold at most {MAX_BYTES:,} bytes to be looked into, got {model.ByteSize():,}. Leave this study out: --studies names the others.")
+    return model
 
 
 def peek(found: Inside, feed: Mapping[str, np.ndarray], *, optimized: bool, threads: int = 1) -> dict[str, np.ndarray]:
@@ -108,7 +111,7 @@ def opened(model: ModelProto, *, optimized: bool, threads: int = 1) -> OnnxSessi
 
 
 class _Graph:
-    """Who makes and who reads each tensor of a graph."""
+    """Who makes and who reads each tensor of a graph; `makers` are numbers of nodes."""
 
     def __init__(self, model: ModelProto):
         onnx = require("onnx")
@@ -119,7 +122,7 @@ class _Graph:
             held = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None
             if held is not None:
                 self.constants[node.output[0]] = onnx.numpy_helper.to_array(held)
-        self.makers = {name: node for node in self.nodes for name in node.output}
+        self.makers = {name: number for number, node in enumerate(self.nodes) for name in node.output}
         self.readers: dict[str, list[Any]] = {}
         for node in self.nodes:
             for name in node.input:
@@ -138,7 +141,7 @@ class _Graph:
         """The constant that a tensor comes from, and whether it was stored as integers."""
         quantized = False
         while name not in self.constants:
-            maker = self.makers.get(name)
+            maker = self.nodes[self.makers[name]] if name in self.makers else None
             if maker is None or maker.op_type not in CARRIES:
                 return None
             quantized |= maker.op_type == DEQUANTIZE
@@ -162,14 +165,14 @@ class _Graph:
 
     def before(self, name: str, stops: frozenset[str]) -> list[Any]:
         """The nodes between other points and this tensor, in the order in which they run."""
-        found: set[str] = set()
+        found: set[int] = set()
         front = [name]
         while front:
-            maker = self.makers.get(front.pop())
-            if maker is not None and maker.output[0] not in found:
-                found.add(maker.output[0])
-                front += [i for i in maker.input if i not in stops and i not in self.constants]
-        return [n for n in self.nodes if n.output and n.output[0] in found]
+            number = self.makers.get(front.pop())
+            if number is not None and number not in found:
+                found.add(number)
+                front += [i for i in self.nodes[number].input if i not in stops and i not in self.constants]
+        return [self.nodes[number] for number in sorted(found)]
 
 
 def _points(graph: _Graph, products: Sequence[Product]) -> Iterator[Point]:

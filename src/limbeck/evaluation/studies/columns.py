@@ -12,6 +12,7 @@ import numpy as np
 from limbeck.core.errors import Interrupted, LimbeckError
 from limbeck.core.metric import Rows
 from limbeck.core.task import Task
+from limbeck.evaluation.feeds import in_whole_batches
 from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.studies.study import BASELINE, CANDIDATE, MISSING, Data, Setting, Side, Study, finite, needs_task
 from limbeck.runtimes import parity
@@ -100,7 +101,7 @@ def _few(setting: Setting, task: Task, session: Session, ids: Sequence[int]) -> 
     from limbeck.mechanics.data import batch_of, feed
 
     size = fixed_batch(session) or 1
-    held = sum(value.nbytes for value in session(feed(task, batch_of(task, setting.split, ids[:size]))).values()) // size
+    held = sum(value.nbytes for value in in_whole_batches(session)(feed(task, batch_of(task, setting.split, ids[:size]))).values()) // size
     return ids[: max(1, min(OUTPUTS, OUTPUT_BYTES // max(held, 1)))]
 
 
@@ -145,15 +146,15 @@ def _in_runtime(asked: Asked, side: Side, session: Session) -> Column:
 def _rows(asked: Asked, session: Session) -> Rows:
     from limbeck.evaluation.quality import BATCH, rows_of
 
-    return rows_of(session, asked.task, asked.setting.split, batch_size=fixed_batch(session) or BATCH, ids=asked.ids)
+    return rows_of(in_whole_batches(session), asked.task, asked.setting.split, batch_size=fixed_batch(session) or BATCH, ids=asked.ids)
 
 
 def _answers(asked: Asked, session: Session) -> dict[str, np.ndarray]:
-    """Outputs for the few; none where parts of a fixed batch came in several lengths."""
+    """Outputs for the few; none where parts of a fixed batch gave several lengths."""
     from limbeck.mechanics.data import batches, feed
 
-    task, size = asked.task, fixed_batch(session) or len(asked.few)
-    parts = [session(feed(task, batch)) for part, batch in batches(task, asked.setting.split, size=size, ids=asked.few) if len(part) == size]
+    task, size, ask = asked.task, fixed_batch(session) or len(asked.few), in_whole_batches(session)
+    parts = [ask(feed(task, batch)) for _, batch in batches(task, asked.setting.split, size=size, ids=asked.few)]
     shapes = {tuple((name, value.shape[1:]) for name, value in part.items()) for part in parts}
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if len(shapes) == 1 else {}
 
@@ -164,15 +165,14 @@ def _difference(asked: Asked, before: Column, after: Column) -> Data:
     from limbeck.stats.answers import agreement
 
     lost = drop(asked.task.metric, after.rows, before.rows, asked.setting.confidence)
-    same, apart = agreement(after.rows, before.rows), _apart(before.outputs, after.outputs)
-    answers = same if same is not None else apart["argmax_agreement"]
-    distance = {name: finite(apart[name]) for name in ("max_abs", "max_rel")}
-    return {"drop": finite(lost.value), "low": finite(lost.low), "high": finite(lost.high), "method": lost.method, "agreement": answers, **distance}
+    bounds = {"drop": finite(lost.value), "low": finite(lost.low), "high": finite(lost.high), "method": lost.method}
+    apart = _apart(before.outputs, after.outputs)
+    return bounds | {"agreement": agreement(after.rows, before.rows)} | {name: finite(apart[name]) for name in ("max_abs", "max_rel")}
 
 
 def _apart(before: Outputs, after: Outputs) -> Mapping[str, float | None]:
     if before.keys() != after.keys() or any(before[k].shape != after[k].shape for k in before):
-        return {"max_abs": None, "max_rel": None, "argmax_agreement": None}
+        return {"max_abs": None, "max_rel": None}
     return parity(before, after)
 
 

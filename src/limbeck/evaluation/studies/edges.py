@@ -5,7 +5,7 @@ Each artifact runs in a process of its own: one that an input brings down is a f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,7 @@ def take(setting: Setting) -> Data:
     try:
         for name, side in setting.sides.items():
             asked[name] = Asked(side.artifact, setting)
-        base, longest = _ordinary(setting, asked[CANDIDATE].inputs)
+        base, longest = _ordinary(setting, asked)
         source = "random inputs" if setting.task is None else "samples"
         known = {name: one.answer(base) for name, one in asked.items()}
         if setting.task is None and any(answer.outputs is None for answer in known.values()):  # what is timed is known to run
@@ -58,9 +58,10 @@ def take(setting: Setting) -> Data:
     return {"source": source, "ordinary": ordinary, "cases": told, "red": sum(c["red"] for c in told)}
 
 
-def _ordinary(setting: Setting, inputs: Sequence[InputSpec]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """An ordinary batch, and one of more samples, under the names of the inputs: of the task's split, or random ones."""
-    fixed = inputs[0].shape[0] if inputs and inputs[0].shape else None
+def _ordinary(setting: Setting, asked: Mapping[str, Asked]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """An ordinary batch that no model finds too large, and one of more samples, under the candidate's names: of the task's split, or random ones."""
+    inputs = asked[CANDIDATE].inputs
+    fixed = min((size for one in asked.values() if one.inputs and one.inputs[0].shape and (size := one.inputs[0].shape[0])), default=None)
     if setting.task is None:
         base = bind(random_feed(inputs, fixed or ROWS, 0), inputs)
         return base, base
@@ -70,7 +71,7 @@ def _ordinary(setting: Setting, inputs: Sequence[InputSpec]) -> tuple[dict[str, 
     ids = spread(len(task.split(split)), min(LOOKED_AT, max(ROWS, setting.samples)))
     few = [ids[i % len(ids)] for i in range(fixed or min(ROWS, len(ids)))]
     free = [spec if not spec.shape else InputSpec(spec.name, spec.dtype, (None, *spec.shape[1:]), spec.axes) for spec in inputs]
-    return bind(feed(task, batch_of(task, split, few)), inputs), bind(feed(task, batch_of(task, split, ids)), free)
+    return bind(feed(task, batch_of(task, split, few)), free), bind(feed(task, batch_of(task, split, ids)), free)
 
 
 @dataclass(frozen=True)

@@ -57,14 +57,14 @@ def _classes(before: Rows, first: np.ndarray, second: np.ndarray, names: tuple[s
     """Each class with what it lost, those first that lost most. `p_value`: of losing so many by chance, times the number of classes."""
     from scipy.stats import hypergeom
 
-    labels = answers.whole(before, "target")
+    labels = answers.classes(before, "target")
     if labels is None:
         return []
     classes, where = np.unique(labels, return_inverse=True)
     samples, right, lost, won = (np.bincount(where, weights=w, minlength=len(classes)).astype(int) for w in (np.ones(len(labels)), first, first & ~second, ~first & second))
     chance = np.minimum(hypergeom.sf(lost - 1, first.sum(), lost.sum(), right) * len(classes), 1.0)
     order = np.lexsort((classes, -lost))[:CLASSES]
-    shown = [named(c, names) for c in classes.tolist()]
+    shown = [_name(c, names) for c in classes.tolist()]
     return [
         {
             "class": shown[i],
@@ -77,6 +77,11 @@ def _classes(before: Rows, first: np.ndarray, second: np.ndarray, names: tuple[s
         }
         for i in order
     ]
+
+
+def _name(label: Any, names: tuple[str, ...]) -> str:
+    """A class as people call it: rows may hold its name."""
+    return str(label) if isinstance(label, str) else named(int(label), names)
 
 
 def _sureness(before: Rows) -> np.ndarray | None:
@@ -135,14 +140,14 @@ def _worst(before: Rows, after: Rows, lost: np.ndarray, names: tuple[str, ...], 
     """The samples that were lost although the baseline was surest of them; without its confidence, spread over all that were."""
     ids, sure = np.flatnonzero(lost), _sureness(before)
     chosen = ids[np.argsort(-sure[ids], kind="stable")][:LISTED] if sure is not None else ids[spread(len(ids), LISTED)]
-    label, answer = answers.whole(before, "target"), answers.whole(after, "predicted")
+    label, answer = answers.classes(before, "target"), answers.classes(after, "predicted")
     told = []
     for i in chosen.tolist():
         one: dict[str, Any] = {"id": i, "margin": margins.get(i)}
         if sure is not None:
             one["sure"] = float(sure[i])
         if label is not None and answer is not None:
-            one |= {"label": named(int(label[i]), names), "says": named(int(answer[i]), names)}
+            one |= {"label": _name(label[i], names), "says": _name(answer[i], names)}
         told.append(one)
     return told
 

@@ -22,7 +22,6 @@ FEWEST = 80  # samples that are looked at: two halves, two parts in each
 JUDGED = 3  # parts of each half's tree that the other half judges
 HELD = 10  # samples of a part that is judged, at least
 LISTED = 12  # samples whose numbers are given
-RESAMPLES = 2000
 
 
 def take(setting: Setting) -> Data:
@@ -114,9 +113,11 @@ def _bounds(scores: Scores, inside: np.ndarray, confidence: float) -> dict[str, 
     before, after = scores.baseline[inside], scores.candidate[inside]
     if not scores.binary:
         harm: Rows = {"harm": scores.harm[inside]}
-        return {"drop_low": bca_lower(harm, harm, lambda r, _: float(r["harm"].mean()), confidence=confidence, resamples=max(RESAMPLES, round(20 / (1 - confidence)))).low}
+        return {"drop_low": bca_lower(harm, harm, lambda r, _: float(r["harm"].mean()), confidence=confidence).low}
     counts, other = paired.counts(after, before), paired.counts(before, after)
-    high = 1 / paired.ratio_lower(other, confidence) if counts.candidate and counts.baseline else None  # the score test is the same the other way round
+    high = None
+    if counts.baseline:  # the score test is the same the other way round; where the candidate has none right, Z(φ) = −√(φ·n₊₁)
+        high = 1 / paired.ratio_lower(other, confidence) if counts.candidate else paired.quantile(confidence) ** 2 / counts.baseline
     return {"drop_low": -paired.difference_upper(counts, confidence), "retention_high": high}
 
 

@@ -17,6 +17,7 @@ SAMPLES = 256  # on which layers are compared
 FEWEST = 16  # below, the estimate says nothing
 BATCH = 32
 MOST = 16  # layers of each model
+STILL = 0.9995  # shown as 1.000: from here on a layer hasn't moved
 NORM = "norm"  # in the kind of a layer that only scales what the one before it holds
 
 
@@ -46,11 +47,12 @@ def take(setting: Setting) -> Data:
         raise TaskError("no layer with weights of both models gives floating-point numbers of two to four dimensions, so none can be compared.")
     layers = [_told(layer, alike[layer.path], *answer[layer.path]) for layer in thinned if layer.path in alike]
     paired = [layer for layer in layers if layer[BASELINE] is not None]
+    moved = [layer for layer in paired if layer["cka"] < STILL]
     return {
         "split": setting.split,
         "samples": len(ids),
         "layers": layers,
-        "moved_most": min(paired, key=lambda layer: layer["cka"])["path"] if paired else None,
+        "moved_most": min(moved, key=lambda layer: layer["cka"])["path"] if moved else None,
         "mean": sum(layer["cka"] for layer in paired) / len(paired) if paired else None,
         "matrix": {CANDIDATE: list(features[CANDIDATE]), BASELINE: list(features[BASELINE]), "cka": [[_rounded(v) for v in row.values()] for row in alike.values()]},
     }

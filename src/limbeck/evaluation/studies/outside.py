@@ -11,6 +11,8 @@ import numpy as np
 from limbeck.core.errors import TaskError
 from limbeck.core.foreign import users_code
 from limbeck.core.task import Task
+from limbeck.evaluation.edge_inputs import length, samples
+from limbeck.evaluation.feeds import in_whole_batches
 from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.quality import BATCH
 from limbeck.evaluation.ranges import Ranges, counting, ranges_of, stays
@@ -64,7 +66,10 @@ def take(setting: Setting) -> Data:
 
 
 def _sets(setting: Setting, task: Task) -> tuple[Outside, list[Outside]]:
-    """Samples of the split, the task's own sets, and three that are made from the first; `setting.samples` shared among them."""
+    """Samples of the split, the task's own sets, and three that are made from the first; `setting.samples` shared among them.
+
+    One that comes out as it was, such as single numbers in another order, is left out.
+    """
     count = max(LEAST, setting.samples // (1 + len(task.outside) + len(MADE)))
     ids = spread(len(task.split(setting.split)), count)
     parts = [ids[i : i + BATCH] for i in range(0, len(ids), BATCH)]
@@ -80,7 +85,8 @@ def _sets(setting: Setting, task: Task) -> tuple[Outside, list[Outside]]:
             given.append(Outside(name, False, [feed(task, collated(task, [data[i] for i in chosen[at : at + BATCH]])) for at in range(0, len(chosen), BATCH)]))
     ranges = ranges_of(inside)
     made = [Outside(name, True, [make(one, ranges, np.random.default_rng([number, at])) for at, one in enumerate(inside)]) for number, (name, make) in enumerate(MADE.items())]
-    return Outside(INSIDE, False, inside), [*given, *made]
+    changed = [one for one in made if any(not np.array_equal(after[key], before[key]) for after, before in zip(one.feeds, inside, strict=True) for key in before)]
+    return Outside(INSIDE, False, inside), [*given, *changed]
 
 
 def _noise(fed: Feed, ranges: Ranges, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -99,6 +105,8 @@ def _shuffled(fed: Feed, ranges: Ranges, rng: np.random.Generator) -> dict[str, 
     """Each sample's own values in another order: pixels or steps (all channels of one together), tokens that a mask doesn't hide."""
 
     def drawn(name: str, values: np.ndarray) -> np.ndarray:
+        if values.ndim < 2:  # one number a sample has no other order
+            return values
         seen, counts = values.copy(), counting(fed, name, ranges)
         for i, row in enumerate(values):
             if row.ndim >= 2 and counts[i].all():
@@ -124,8 +132,8 @@ def _constant(fed: Feed, ranges: Ranges, rng: np.random.Generator) -> dict[str, 
 
 
 def _changed(fed: Feed, ranges: Ranges, drawn: Callable[[str, np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
-    """The feed with what is drawn in the places that count."""
-    read = {name: value for name, value in fed.items() if not stays(name, value, ranges)}
+    """The feed with what is drawn in the places that count; a number for all samples, such as a sample rate, stays."""
+    read = {name: value for name, value in fed.items() if value.ndim and not stays(name, value, ranges)}
     return dict(fed) | {name: np.where(counting(fed, name, ranges), drawn(name, value), value).astype(value.dtype) for name, value in read.items()}
 
 
@@ -134,12 +142,11 @@ MADE: dict[str, Made] = {"noise": _noise, "shuffled": _shuffled, "constant": _co
 
 def _asked(session: Apart, one: Outside, task: Task, setting: Setting) -> np.ndarray:
     """The confidence in each answer to a set."""
-    size, found = fixed_batch(session) or BATCH, []
+    size, ask, found = fixed_batch(session) or BATCH, in_whole_batches(session), []
     for fed in one.feeds:
-        length = len(next(iter(fed.values())))
-        for at in range(0, length, size):
+        for at in range(0, length(fed), size):
             setting.go_on()
-            found.append(confidence_of(session({name: v[at : at + size] for name, v in fed.items()}), task))
+            found.append(confidence_of(ask(samples(fed, at, at + size)), task))
     return np.concatenate(found)
 
 

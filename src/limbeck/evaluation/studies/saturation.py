@@ -12,6 +12,7 @@ import numpy as np
 
 from limbeck.core.metric import Rows
 from limbeck.core.task import Task
+from limbeck.evaluation.feeds import in_whole_batches
 from limbeck.evaluation.machine import read_machine
 from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.studies.study import Data, Setting, Study, finite
@@ -73,7 +74,7 @@ def _judged(setting: Setting, task: Task, emulated: Emulator, session: Session) 
     for mode in (PREDICTED, SORTED, SEVEN):
         setting.go_on()
         emulated.tallies.clear()
-        rows = rows_of(partial(emulated, mode=mode), task, setting.split, batch_size=fixed_batch(session) or BATCH, ids=ids)
+        rows = rows_of(in_whole_batches(session, partial(emulated, mode=mode)), task, setting.split, batch_size=fixed_batch(session) or BATCH, ids=ids)
         tallies[mode] = dict(emulated.tallies)
         lost = drop(task.metric, rows, measured, setting.confidence)
         bounds = {"drop": lost.value, "low": finite(lost.low), "high": finite(lost.high)}
@@ -117,7 +118,7 @@ def _measured(setting: Setting, task: Task, session: Session, ids: list[int]) ->
     from limbeck.evaluation.quality import rows_of
 
     known = setting.rows_at(setting.candidate, ids)
-    return known if known is not None else rows_of(session, task, setting.split, batch_size=fixed_batch(session) or WHOLE, ids=ids)
+    return known if known is not None else rows_of(in_whole_batches(session), task, setting.split, batch_size=fixed_batch(session) or WHOLE, ids=ids)
 
 
 def _layers(emulated: Emulator, tallies: Mapping[str, Mapping[str, Tally]]) -> list[Data]:
@@ -159,8 +160,8 @@ def _finding(told: Mapping[str, Any]) -> Data:
         return {"finding": "on these samples no sum saturates without VNNI, though pairs of its weights could", "warning": False}
     share = f"{cut:,} sums of {sum(la[PREDICTED]['sums'] for la in told['layers']):,} saturate without VNNI"
     if told["metric"]:
-        figures = f"{told['metric']} {runs[PREDICTED]['metric']:.4f} there, {told['measured']:.4f} measured here, {runs[SEVEN]['metric']:.4f} with 7-bit weights"
-        return {"finding": f"{share}: {figures}", "warning": runs[PREDICTED]["drop"] > 0}
+        figures = f"{runs[PREDICTED]['metric']:.4f} there, {told['measured']:.4f} measured here, {runs[SEVEN]['metric']:.4f} with 7-bit weights"
+        return {"finding": f"{share}: {told['metric']} of {told['samples']:,} samples {figures}", "warning": runs[PREDICTED]["drop"] > 0}
     agreement = runs[PREDICTED]["agreement"]
     return {"finding": share + ("" if agreement is None else f": the same answer on {agreement:.1%}"), "warning": agreement is not None and agreement < 1}
 

@@ -16,8 +16,9 @@ from limbeck.core.evidence import Status, Verdict
 from limbeck.core.metric import Metric
 from limbeck.core.task import Task
 from limbeck.evaluation import quality
+from limbeck.evaluation.feeds import in_whole_batches
 from limbeck.evaluation.processes.apart import Apart
-from limbeck.evaluation.shifted import CORRUPTED, Point, bounds_of, kept_at, mean_kept, over_all, value_of
+from limbeck.evaluation.shifted import CORRUPTED, Point, bounds_of, kept_at, kept_over, over_all, value_of
 from limbeck.evaluation.studies.study import BASELINE, CANDIDATE, Data, Setting, Study, needs_task
 from limbeck.intake.fingerprint import spread
 from limbeck.runtimes.card import fixed_batch
@@ -41,7 +42,7 @@ def take(setting: Setting) -> Data:
     shares = shared(len(task.split(setting.split)), setting.samples, len(places))
     points = _measured(setting, task, kinds.kinds, list(zip(places, shares, strict=True)))
     told = [_told(kind, [p for p in points if p.kind == kind], task.metric, setting.confidence) for kind in kinds.kinds]
-    mean, note = over_all(points, task.metric, setting.confidence, setting.baseline is not None)
+    overall, note = over_all(points, task.metric, setting.confidence, setting.baseline is not None)
     return {
         "split": setting.split,
         "metric": task.metric.name,
@@ -54,7 +55,7 @@ def take(setting: Setting) -> Data:
         "left_out": dict(kinds.left_out),
         "clean": {name: value_of(task.metric, side.rows) for name, side in setting.sides.items()},
         "kinds": told,
-        "mean": mean,
+        "overall": overall,
         "note": note,
     }
 
@@ -92,7 +93,7 @@ def _point_of(sessions: Mapping[str, Apart], shown: Task, kind: str, strength: i
     rows, notes = {}, []
     for name, session in sessions.items():
         try:
-            rows[name] = quality.rows_of(session, shown, CORRUPTED, batch_size=fixed_batch(session) or quality.BATCH)
+            rows[name] = quality.rows_of(in_whole_batches(session), shown, CORRUPTED, batch_size=fixed_batch(session) or quality.BATCH)
         except ArtifactError as error:  # NaN, a crash, or an input that the artifact doesn't take: a finding of this point
             notes.append(f"{name}: {error}")
     return Point(kind, strength, ids, rows, " ".join(notes))
@@ -102,7 +103,7 @@ def _told(kind: str, points: Sequence[Point], metric: Metric, confidence: float)
     """A kind: what is kept over its strengths, and each of them."""
     kept = None
     if all(p.rows.keys() == {BASELINE, CANDIDATE} for p in points):
-        kept = mean_kept(points, metric, confidence)[0]
+        kept = kept_over(points, metric, confidence)[0]
     return {"name": kind, "retention": kept, "points": [_point(p, metric, confidence) for p in points]}
 
 
@@ -120,11 +121,11 @@ def _point(point: Point, metric: Metric, confidence: float) -> Data:
 
 def verdict(found: Mapping[str, Any], limit: float) -> Verdict:
     """Whether the lower bound of what is kept over all kinds and strengths is at least the limit."""
-    mean = found["mean"]
-    if mean is None or mean["kind"] != "ratio":
+    overall = found["overall"]
+    if overall is None or overall["kind"] != "ratio":
         why = found["note"] or f"for the metric '{found['metric']}' a ratio means nothing, so nothing is said of it"
         return Verdict(gate=LIMIT, status=Status.UNVERIFIED, limit=limit, reason=why)
-    value, low, units = mean["value"], mean["low"], mean["units"]
+    value, low, units = overall["value"], overall["low"], overall["units"]
     sure = f"{100 * found['confidence']:.4g} % bound {low:.4f} on {units} samples of {found['split']}, over {len(found['kinds'])} kinds at five strengths"
     facts = {"gate": LIMIT, "limit": limit, "measured": value, "low": low}
     if low > TOO_GOOD:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from limbeck.core.errors import ConfigError, LimbeckError, TaskError
 from limbeck.core.require import installed
 from limbeck.core.task import Task
 from limbeck.mechanics.shifts.corruption import Corruption, Place, Shift, entry, place_of, plain
-from limbeck.mechanics.shifts.images import image_shifts
+from limbeck.mechanics.shifts.images import TRANSLATION, image_shifts
 from limbeck.mechanics.shifts.series import series_shifts
 from limbeck.mechanics.shifts.text import text_shifts
 from limbeck.mechanics.shifts.tokens import MASK, TokenShift, token_shifts
@@ -52,7 +53,8 @@ def kinds_of(task: Task, split: str) -> Kinds:
     except ConfigError as error:
         raise TaskError(f"what could befall the samples of task '{task.name}' can't be told: {error} {WAY}") from error
     found = _derived(task, samples, values, at)
-    return _installed(found, next(iter(found.values())).assumes, derived=True)
+    left_out = _misplaced(found, samples[0], values[0], at)
+    return _installed({name: f for name, f in found.items() if name not in left_out}, next(iter(found.values())).assumes, derived=True, left_out=left_out)
 
 
 def why_no_kinds(task: Task, split: str) -> str:
@@ -64,10 +66,19 @@ def why_no_kinds(task: Task, split: str) -> str:
     return ""
 
 
-def _installed(kinds: Mapping[str, Any], assumed: str, *, derived: bool) -> Kinds:
+def _misplaced(kinds: Mapping[str, Any], sample: Any, image: Any, at: Place) -> dict[str, str]:
+    """Kinds that would move an image away from what else a sample says of its places, such as a label of each pixel."""
+    entries = dict(sample) if isinstance(sample, Mapping) else dict(enumerate(sample)) if isinstance(sample, (tuple, list)) else {}
+    sizes = [tuple(value.shape[-2:]) for key, value in entries.items() if key != at and isinstance(value, (Tensor, np.ndarray))]
+    if TRANSLATION not in kinds or image.shape[-2:] not in sizes:
+        return {}
+    return {TRANSLATION: "another entry of the samples has the images' height and width, and wouldn't move with them; a function of Task.shifts can move both"}
+
+
+def _installed(kinds: Mapping[str, Any], assumed: str, *, derived: bool, left_out: Mapping[str, str] | None = None) -> Kinds:
     missing = {name: f.needs for name, f in kinds.items() if isinstance(f, Corruption) and f.needs and installed(f.needs) is None}
-    left_out = {name: f"it needs {library}, which isn't installed: pip install {library}" for name, library in missing.items()}
-    return Kinds({name: f for name, f in kinds.items() if name not in missing}, assumed, derived, left_out)
+    absent = {name: f"it needs {library}, which isn't installed: pip install {library}" for name, library in missing.items()}
+    return Kinds({name: f for name, f in kinds.items() if name not in missing}, assumed, derived, {**(left_out or {}), **absent})
 
 
 def _derived(task: Task, samples: list[Any], values: list[Any], at: Place) -> Mapping[str, Corruption] | Mapping[str, TokenShift]:

@@ -15,13 +15,14 @@ from limbeck.core.require import require
 from limbeck.mechanics.shifts.corruption import Corruption, Place, in_dtype
 
 SMALL, LARGE = 32, 224  # sides for which Hendrycks & Dietterich give strengths; sizes between lie geometrically between
+TRANSLATION = "translation"
 LEVELS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "noise": ((0.04, 0.06, 0.08, 0.09, 0.10), (0.08, 0.12, 0.18, 0.26, 0.38)),  # standard deviation, of the range
     "blur": ((0.4, 0.6, 0.7, 0.8, 1.0), (1.0, 2.0, 3.0, 4.0, 6.0)),  # standard deviation of the Gaussian, pixels
     "contrast": ((0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05)),  # what is left of it
     "jpeg": ((80, 65, 58, 50, 40), (25, 18, 15, 10, 7)),  # quality
     "occlusion": ((0.02, 0.05, 0.10, 0.17, 0.25), (0.02, 0.05, 0.10, 0.17, 0.25)),  # share of the area; limbeck's own
-    "translation": ((0.04, 0.08, 0.12, 0.17, 0.22), (0.04, 0.08, 0.12, 0.17, 0.22)),  # of the shorter side; limbeck's own
+    TRANSLATION: ((0.04, 0.08, 0.12, 0.17, 0.22), (0.04, 0.08, 0.12, 0.17, 0.22)),  # of the shorter side; limbeck's own
 }
 Ends = float | Sequence[float]
 Layout = Literal["CHW", "HWC", "HW"]
@@ -133,4 +134,4 @@ def _words(ends: np.ndarray) -> str:
     return ", ".join(f"{v:.4g}" for v in ends)
 
 
-CHANGES = {"noise": _noise, "blur": _blur, "contrast": _contrast, "jpeg": _jpeg, "occlusion": _occlusion, "translation": _translation}
+CHANGES = {"noise": _noise, "blur": _blur, "contrast": _contrast, "jpeg": _jpeg, "occlusion": _occlusion, TRANSLATION: _translation}

@@ -53,7 +53,7 @@ def columns(data: Mapping[str, Any]) -> list[Node]:
 def layers(data: Mapping[str, Any]) -> list[Node]:
     """How far each tensor is by its own layer's doing, and the first that is over its tolerance."""
     if "missing" in data:
-        return [el("p", {"class": "missing"}, data["missing"])]
+        return [el("p", {"class": "missing"}, f"Not known: {data['missing'].rstrip('.')}.")]
     lead = f"Each tensor of the artifact beside the same one in torch, on {data['samples']} samples; the module is given what the artifact had before, so that a layer is "
     lead += f"charged with its own error alone. A quantized tensor may be {data['tolerance']['steps']:g} step of its grid off (a rounding unit), "
     lead += f"a float one {data['tolerance']['relative']:g} of its largest value."

@@ -23,6 +23,8 @@ def layers(found: Mapping[str, Any]) -> list[Node]:
         like = least["most_like"]
         other = f"; it is more like {like['path']} ({like['cka']:.3f})" if like["path"] != least["baseline"] else ""
         lead += f"{least['path']} moved most, to {least['cka']:.3f}{other}. The mean is {found['mean']:.3f}."
+    elif found["mean"] is not None:
+        lead += f"No layer moved. The mean is {found['mean']:.3f}."
     rows = [
         (
             code(r["path"]),

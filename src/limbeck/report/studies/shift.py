@@ -32,15 +32,17 @@ def shift(found: Mapping[str, Any]) -> list[Node]:
 
 
 def _lead(found: Mapping[str, Any]) -> str:
-    mean = found["mean"]
-    if not mean:
+    overall = found["overall"]
+    if not overall:
         return f"What is kept over all kinds isn't known: {found['note']}."
     sure, kinds = figures.percent(found["confidence"], 0), [k for k in found["kinds"] if k["retention"]]
-    whole = f"Under corruption the candidate keeps {_kept(mean)} (at {sure} confidence), the mean over {len(found['kinds'])} kinds, each over five strengths. "
+    ratio = overall["kind"] == "ratio"
+    does = "keeps " if ratio else "is worse: "
+    whole = f"Under corruption the candidate {does}{_kept(overall)} (at {sure} confidence), over {len(found['kinds'])} kinds at five strengths together. "
     if not kinds:
         return whole
     worst = min(kinds, key=lambda k: k["retention"]["value"] if k["retention"]["kind"] == "ratio" else -k["retention"]["value"])
-    return whole + f"Least is kept under {worst['name']}: {_kept(worst['retention'])}."
+    return whole + f"{'Least is kept' if ratio else 'Most is lost'} under {worst['name']}: {_kept(worst['retention'])}."
 
 
 def _kept(kept: Mapping[str, Any] | None) -> str:
@@ -48,7 +50,8 @@ def _kept(kept: Mapping[str, Any] | None) -> str:
 
 
 def _title(kind: Mapping[str, Any]) -> str:
-    return f"{kind['name']}: kept {_kept(kind['retention'])}" if kind["retention"] else kind["name"]
+    kept = kind["retention"]
+    return f"{kind['name']}: {'kept ' if kept['kind'] == 'ratio' else ''}{_kept(kept)}" if kept else kind["name"]
 
 
 def _scale(found: Mapping[str, Any], names: Sequence[str]) -> Scale:
@@ -82,7 +85,7 @@ def curves(ident: str, kind: Mapping[str, Any], clean: Mapping[str, float | None
 
 def _kinds(found: Mapping[str, Any]) -> Node:
     rows = [(kind["name"], _kept(kind["retention"]), *(figures.plain(_mean_of(kind, name)) for name in MODELS)) for kind in found["kinds"]]
-    foot = ("mean over kinds", _kept(found["mean"]), "", "") if found["mean"] else ()
+    foot = ("all together", _kept(found["overall"]), "", "") if found["overall"] else ()
     head = ("kind", "kept", "baseline, mean of strengths", "candidate, mean of strengths")
     return table("What is kept under each kind of corruption", head, rows, kind="figures", foot=foot)
 

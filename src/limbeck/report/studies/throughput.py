@@ -19,11 +19,11 @@ STYLES = 3  # line styles in the page's style that keep a model's colour: series
 def throughput(found: Mapping[str, Any]) -> list[Node]:
     """What more samples at once, and more threads, are worth."""
     target, points = found["target"], found["points"]
-    where = f"batch {target['batch']} and {target['threads']} thread{'s' if target['threads'] > 1 else ''}"
+    where = f"batch {target['batch']} and {_threads(target['threads'])}"
     lead = f"Both models took turns in one process, at each point. The target itself is {where}. Intervals of medians over rounds, at {figures.percent(found['confidence'], 0)}."
     threads = sorted({p["threads"] for p in points})
     names = [name for name in MODELS if any(p.get(name) for p in points)]
-    entries = [(f"{MODELS[name]} series-{i % STYLES + 1}", f"{name}, {n} thread{'s' if n > 1 else ''}") for name in names for i, n in enumerate(threads)]
+    entries = [(f"{MODELS[name]} series-{i % STYLES + 1}", f"{name}, {_threads(n)}") for name in names for i, n in enumerate(threads)]
     plot = figure("Samples a second by batch size", *both_widths(lambda ident, width: lines(ident, width, points), "throughput"), legend(entries))
     return [el("p", None, lead), plot, _table(points, names), *_notes(found)]
 
@@ -54,9 +54,21 @@ def _ratio(ratio: Mapping[str, Any] | None) -> str:
 
 def _notes(found: Mapping[str, Any]) -> list[Node]:
     fixed = [f"The {name} takes {batch} at once and no other number: it has its own point alone." for name, batch in found["fixed_batch"].items() if batch is not None]
-    left = [f"Not measured: batch {p['batch']} with {p['threads']} thread(s), {p['why']}." for p in found["left_out"]]
+    left = [f"Not measured, {why}: {'; '.join(where)}." for why, where in _left_out(found["left_out"]).items()]
     disturbed = ["Other work on this machine is in the figures: intervals are wider for it."] if found["disturbed"] else []
     return [el("p", {"class": "note"}, " ".join((*fixed, *disturbed, *left)))] if fixed or left or disturbed else []
+
+
+def _left_out(points: list[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """By reason, a phrase a number of threads: each reason is said once."""
+    batches: dict[str, dict[int, list[int]]] = {}
+    for p in points:
+        batches.setdefault(p["why"].rstrip("."), {}).setdefault(p["threads"], []).append(p["batch"])
+    return {why: [f"batch {', '.join(map(str, own))} with {_threads(n)}" for n, own in by.items()] for why, by in batches.items()}
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def lines(ident: str, width: float, points: list[Mapping[str, Any]]) -> Html:
@@ -76,7 +88,7 @@ def lines(ident: str, width: float, points: list[Mapping[str, Any]]) -> Html:
             own = [(p["batch"], p[name]) for p in points if p["threads"] == threads and p.get(name)]
             if own:
                 parts += _line(own, across, up, kind=f"{kind} series-{number % STYLES + 1}", base=name == "baseline")
-                said.append(f"{name}, {threads} thread(s): " + ", ".join(f"batch {b} {figures.count(r['value'])}" for b, r in own))
+                said.append(f"{name}, {_threads(threads)}: " + ", ".join(f"batch {b} {figures.count(r['value'])}" for b, r in own))
     return drawing(ident, width=width, height=HEIGHT, title="Samples a second by batch size", text="; ".join(said) + ".", parts=parts)
 
 

@@ -51,5 +51,6 @@ def test_numbers(told):
 
 
 def test_a_study_without_a_matched_layer_says_so():
+    assert "none moved" in lines({"layers": LAYERS | {"moved_most": None}})
     rows = [layer | {"baseline": None, "by": None, "cka": None} for layer in LAYERS["layers"]]
     assert "none of the baseline's answers" in lines({"layers": LAYERS | {"layers": rows}})

@@ -35,6 +35,7 @@ def test_cold_start():
 def test_throughput():
     text = printed("throughput", THROUGHPUT)
     assert row(text, "1") == ["1", "1,000", "2,000", "1,800", "3,600"] and row(text, "2") == ["2", "1,500", "–", "–", "–"]
+    assert "throughput: 2,000 samples a second (baseline 1,000), at most 3,600, at batch 1 with 2 threads" in text
     assert "candidate takes 1 at once" in text and "1 point left out" in text and "other work" in text
 
 

@@ -27,7 +27,7 @@ def test_shift():
     assert "0.950 ≥ 0.920   0.850 → 0.820" in text and "40 samples a strength, 400 different ones" in text and "jpeg left out" in text
     alone = printed("shift", ALONE)
     assert "not known: there is no baseline" in alone and "→" not in alone and "0.800" in alone
-    drop = printed("shift", SHIFT | {"mean": {"value": 0.2, "low": 0.3, "kind": "drop"}})
+    drop = printed("shift", SHIFT | {"overall": {"value": 0.2, "low": 0.3, "kind": "drop"}})
     assert "kept under corruption: drop 0.200 ≤ 0.300" in drop
 
 
@@ -41,7 +41,11 @@ def test_outside():
 def test_edges():
     text = printed("edges", EDGES)
     assert "10 × range   crashed    ok" in text and "model<b>.onnx: SIGFPE" in text
-    assert "2 of 3 as they should be: all zero, + infinity (not finite)" in text
+    assert "1 of 3 go wrong: 10 × range (crashed); as they should be: all zero, + infinity (not finite)" in text
+    brief = Console(width=200, highlight=False, record=True)
+    show(brief, plain({"edges": EDGES}), brief=True)
+    assert "10 × range (crashed)" in brief.export_text(), "the line alone names what goes wrong"
     well = printed("edges", EDGES | {"cases": EDGES["cases"][:1], "red": 0})
-    assert "go wrong" not in well and "1 of 1 as they should be: all zero" in well
-    assert "none as it should be" in printed("edges", EDGES | {"cases": EDGES["cases"][1:2]})
+    assert "go wrong" not in well and "all 1 as they should be: all zero" in well
+    none = printed("edges", EDGES | {"cases": EDGES["cases"][1:2]})
+    assert "1 of 1 go wrong: 10 × range (crashed)" in none and "as they should be" not in none

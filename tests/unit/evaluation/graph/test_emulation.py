@@ -65,5 +65,5 @@ def test_graphs_inside_nodes_read_what_is_outside(tmp_path: Path):
 
 def test_no_file_is_refused(tmp_path: Path):
     (tmp_path / "broken.onnx").write_bytes(b"no")
-    with pytest.raises(ArtifactError, match="can't be loaded"):
+    with pytest.raises(ArtifactError, match="can't be read as ONNX"):
         emulator(Artifact(tmp_path / "broken.onnx", "onnxruntime"))

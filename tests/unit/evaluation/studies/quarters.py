@@ -71,6 +71,16 @@ def constant(model: onnx.ModelProto, name: str, change: Callable[[np.ndarray], n
     tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(change(onnx.numpy_helper.to_array(tensor).copy())), name))
 
 
+def of_fixed_batch(setting: Setting, path: Path, size: int) -> Setting:
+    """The setting with a candidate that takes so many samples at once and no other number."""
+    model = onnx.load(setting.candidate.artifact.path)
+    for port in (*model.graph.input, *model.graph.output):
+        port.type.tensor_type.shape.dim[0].dim_value = size
+    onnx.save(model, path)
+    fed = feed(setting.task, batch_of(setting.task, SPLIT, range(size))) if setting.task else {}
+    return replace(setting, candidate=replace(setting.candidate, artifact=Artifact(path, "onnxruntime")), feed=fed, target=Target(batch=size))
+
+
 def without_pair(model: onnx.ModelProto, quantized: str) -> None:
     """Take out a quantize and dequantize pair, so that what reads it stays float."""
     graph = model.graph

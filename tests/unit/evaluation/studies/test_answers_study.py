@@ -110,6 +110,19 @@ def test_tokens_are_compared_where_they_are_judged(tmp_path: Path):
     assert told["worst"][0] == {"id": int(kl.argmax()), "kl": pytest.approx(kl.max() / 5, rel=1e-5), "tokens": 5, "same": told["worst"][0]["same"]}
 
 
+def test_a_first_batch_without_a_judged_position_says_nothing_of_the_others(tmp_path: Path):
+    """No row at all is no row of probabilities: taken for such, all logits below 0 would be one tiny probability."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(0, 2, (24, 6, 7)).astype(np.float32)
+    b = a + rng.normal(0, 1, a.shape).astype(np.float32)
+    label = rng.integers(0, 7, (24, 6))
+    label[:8] = -100
+    metric = Metric(name="nothing", rows=lambda o, batch: {"n": np.zeros(len(o["logits"]))}, reduce=lambda r: 0.0, target="token")
+    told = answers(setting(tmp_path, a, b, {"labels": label}, metric=metric))
+    kl = rel_entr(softmax(a[8:].astype(np.float64), -1), softmax(b[8:].astype(np.float64), -1)).sum(-1)
+    assert told["tokens"] == 16 * 6 and told["kl"]["mean"] == pytest.approx(kl.mean(), rel=1e-5)
+
+
 def test_numbers_differ_by_bias_and_spread(tmp_path: Path):
     rng = np.random.default_rng(0)
     a = rng.normal(3, 2, (200, 1))

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from quarters import constant, made, with_file
+from quarters import constant, made, of_fixed_batch, with_file
 
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import Interrupted
+from limbeck.core.metric import Metric
 from limbeck.evaluation.quality import rows_of_module
 from limbeck.evaluation.studies import MISSING, taken
 from limbeck.evaluation.studies.columns import COLUMNS
@@ -47,6 +48,26 @@ def test_a_damaged_file_shows_in_deployment_and_in_its_layer(tmp_path: Path):
 def test_fewer_samples_are_those_of_the_setting_and_rows_of_the_verdict_are_taken_from_them():
     found = columns(replace(made(), samples=32))
     assert found["samples"] == 32 and not found["whole"] and found["outputs_samples"] == 32
+
+
+def test_samples_that_dont_fill_a_fixed_batch_are_judged(tmp_path: Path):
+    setting = replace(made(), samples=20)
+    blind = replace(setting, candidate=replace(setting.candidate, rows=None))
+    found, free = columns(of_fixed_batch(blind, tmp_path / "eight.onnx", 8)), columns(blind)
+    assert found["columns"] == free["columns"] and found["outputs_samples"] == 20 and found["layers"]["first"] is None
+    last = found["differences"][-1]
+    assert last["what"] == "deployment" and last["max_abs"] == pytest.approx(free["differences"][-1]["max_abs"], abs=1e-5)
+    few = columns(replace(of_fixed_batch(blind, tmp_path / "five.onnx", 8), samples=5))
+    assert few["samples"] == 5 and few["differences"][-1]["max_abs"] is not None
+
+
+def test_answers_that_the_rows_dont_tell_are_not_guessed_from_outputs():
+    """A map of numbers has a largest in each row, too: that is no answer."""
+    cost = Metric(name="cost", rows=lambda outputs, batch: {"cost": outputs["logits"][:, 0]}, reduce=lambda rows: float(rows["cost"].mean()), ratio=False)
+    setting = made()
+    own = replace(setting.task, metric=cost)
+    found = columns(replace(setting, task=own, candidate=replace(setting.candidate, rows=None), baseline=replace(setting.baseline, rows=None)))
+    assert [d["agreement"] for d in found["differences"]] == [None] * 3 and all(d["max_abs"] is not None for d in found["differences"])
 
 
 def test_a_large_network_is_judged_on_fewer(monkeypatch: pytest.MonkeyPatch):

@@ -81,6 +81,17 @@ def test_a_batch_that_only_the_baseline_takes(tmp_path):
     assert alone["empty batch"] == ("refused", False), "nobody says that it should take it"
 
 
+@pytest.mark.parametrize(("own", "first"), [("batch", 1), (1, "batch"), (4, 2)])
+def test_models_of_other_batches_are_asked_alike(tmp_path, own, first):
+    """A file that takes one sample at once, as many do, beside a candidate that takes any number."""
+    models = linear(tmp_path / "own.onnx", batch=own), linear(tmp_path / "first.onnx", batch=first)
+    found = told(setting_of(*models, task=floats()))
+    assert not any(case["red"] for case in found.values()) and found["10 × range"]["word"] == found["10 × range"]["baseline"] == "ok"
+    assert found["10 × range"]["distance"] == pytest.approx(0, abs=1e-6)
+    worse = told(setting_of(linear(tmp_path / "clip.onnx", "Clip", batch=own), models[1], task=floats()))
+    assert worse["10 × range"]["red"]
+
+
 def test_a_fixed_batch_has_no_empty_one(tmp_path):
     found = words(setting_of(linear(tmp_path / "fixed.onnx", batch=2), linear(tmp_path / "fixed2.onnx", batch=2), task=floats()))
     assert "empty batch" not in found and "batch of one" not in found and found["all zero"] == ("ok", False)

@@ -14,6 +14,7 @@ from tables_of_answers import logits, setting, table
 from limbeck.evaluation.studies import MISSING, taken
 from limbeck.evaluation.studies.forgotten import FORGOTTEN
 from limbeck.intake.metrics import mse
+from limbeck.stats.answers import agreement
 
 LABEL = np.arange(400) % 4
 SURE = np.where(np.arange(400) < 200, 0.95, 0.55)
@@ -45,6 +46,23 @@ def test_chance_of_a_few_is_that_of_fishers_test(tmp_path: Path):
     dog, ant = forgotten(made(tmp_path, np.array([3, 7, 11, 0]), np.array([], dtype=int)))["classes"][:2]
     assert (dog["lost"], ant["lost"]) == (3, 1)
     assert dog["p_value"] == pytest.approx(4 * fisher_exact([[3, 97], [1, 299]], alternative="greater").pvalue, rel=1e-9) and 0.1 < dog["p_value"] < 0.5
+
+
+def test_rows_may_name_classes_instead_of_numbering_them(tmp_path: Path):
+    """Labels that are text, as a metric of a user's own gives them; or bools."""
+    one = made(tmp_path, np.arange(3, 80, 4), np.array([200, 201]))
+    words, numbers = np.array(["ant", "bee", "cow", "dog"]), forgotten(one)
+
+    def turned(side, into):
+        return replace(side, rows={k: into(side.rows[k]) for k in ("predicted", "target")})
+
+    named = replace(one, candidate=turned(one.candidate, words.__getitem__), baseline=turned(one.baseline, words.__getitem__))
+    told = forgotten(named)
+    assert {k: told[k] for k in ("right", "lost", "won", "classes")} == {k: numbers[k] for k in ("right", "lost", "won", "classes")}
+    assert (told["worst"][0]["label"], told["worst"][0]["says"]) == ("dog", "ant")
+    assert agreement(named.candidate.rows, named.baseline.rows) == 1 - 22 / 400
+    halves = replace(one, candidate=turned(one.candidate, lambda v: v > 1), baseline=turned(one.baseline, lambda v: v > 1))
+    assert forgotten(halves)["lost"] == 20 and {c["class"] for c in forgotten(halves)["classes"]} == {"bee", "ant"}
 
 
 def test_whether_it_was_easy(tmp_path: Path):

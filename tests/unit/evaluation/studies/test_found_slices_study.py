@@ -164,3 +164,14 @@ def test_when_it_can_not_be_made_it_says_why():
     scoreless = [replace(s, rows={"score": np.linspace(0, 1, 200)}) for s in (one.baseline, one.candidate)]
     area = replace(one.task, metric=replace(one.task.metric, name="area", reduce=lambda r: 0.7, proportion=None))
     assert "no score of single samples" in missing(replace(one, task=area, baseline=scoreless[0], candidate=scoreless[1]))
+
+
+def test_a_slice_that_is_lost_altogether_has_a_bound_too():
+    """None right of n that the baseline has right: at most z² / n, where the score is −z."""
+    one = made(np.random.default_rng(1), 2000, planted=1.0)
+    for part in (lost := [part for part in found(one)["found"] if part["retention"] == 0]):
+        right = round(part["baseline"] * part["samples"])
+        told = part["retention_high"]
+        assert 0 < told < 0.3 and paired.score(paired.Counts(0, 0, right, 0), told) == pytest.approx(-((told * right) ** 0.5))
+        assert told > paired.quantile(0.95) ** 2 / right, "shared among all parts that were judged"
+    assert lost

@@ -53,6 +53,7 @@ def test_the_same_model_holds_the_same_and_its_matrix_is_symmetric(images):
     told = layers(setting(task, teacher, teacher))
     matrix = told["matrix"]["cka"]
     assert all(layer["cka"] == 1 == layer["most_like"]["cka"] for layer in told["layers"])
+    assert told["moved_most"] is None and told["mean"] == 1, "what didn't move isn't named as what moved most"
     assert all(matrix[i][j] == pytest.approx(matrix[j][i], abs=1e-4) for i in range(4) for j in range(4)) and matrix[0][3] < 0.9
 
 

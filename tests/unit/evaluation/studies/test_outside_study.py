@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from edge_models import linear, setting_of
+from edge_models import FLOAT, INT64, linear, model, setting_of
+from onnx import helper
 
 import limbeck
 from limbeck.core.errors import Interrupted, TaskError
@@ -52,6 +53,15 @@ def test_samples_are_shared_among_the_sets(models):
     assert [found["samples"], *(one["samples"] for one in found["sets"])] == [20] * 5
 
 
+def test_an_artifact_of_a_fixed_batch_is_asked_for_what_doesnt_fill_it(models, tmp_path):
+    """40 samples and 30 of a set, sixteen at once: as confident as with a free batch."""
+    far = [(torch.randn(4, generator=torch.Generator().manual_seed(9)), 0) for _ in range(30)]
+    fixed = linear(tmp_path / "s16.onnx", scale=3, batch=16), linear(tmp_path / "p16.onnx", batch=16)
+    found, free = (told(setting_of(*pair, task=task(outside={"far": far}))) for pair in (fixed, models))
+    assert found["samples"] == 40 and [one["samples"] for one in found["sets"]] == [30, 40, 40, 40]
+    assert [one["candidate"]["mean"] for one in found["sets"]] == pytest.approx([one["candidate"]["mean"] for one in free["sets"]])
+
+
 def test_one_model_alone_is_not_compared(models):
     found = told(setting_of(models[0], task=task()))
     assert all(one["surer"] is None and one["auroc_change"] is None and one["baseline"] is None for one in found["sets"]) and list(found["inside"]) == ["candidate"]
@@ -91,6 +101,16 @@ def test_masks_stay_and_padding_too():
     assert counting(fed, "input_ids", ranges).sum() == 9
     alone = {"0": np.array([[0, 1], [1, 0]])}
     assert not stays("0", alone["0"], ranges_of([alone])), "the only input is read by itself, whatever it holds"
+
+
+def test_an_input_of_one_number_a_sample_has_no_other_order(tmp_path):
+    """A number of a row in a table, beside a rate that is for all samples: neither can be shuffled, and the rate isn't drawn."""
+    nodes = [helper.make_node("Gather", ["table", "id"], ["row"]), helper.make_node("Mul", ["row", "rate"], ["logits"])]
+    rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    artifact = model(tmp_path / "table.onnx", nodes, {"id": (INT64, ("batch",)), "rate": (FLOAT, ())}, constants={"table": rows}, output=("logits", FLOAT, ("batch", 3)))
+    splits = {"test": [(torch.tensor(i), i % 3) for i in range(50)]}
+    found = told(setting_of(artifact, task=task(splits=splits, inputs=lambda batch: ((), {"id": batch[0], "rate": torch.tensor(2.0)}))))
+    assert [(one["name"], one["samples"]) for one in found["sets"]] == [("noise", 50), ("constant", 50)]
 
 
 def test_confidence_of_logits_and_of_probabilities():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quarters import constant, made, with_file
+from quarters import constant, made, of_fixed_batch, with_file
 
 from limbeck.core.candidate import Artifact
 from limbeck.core.errors import Interrupted
@@ -44,6 +44,7 @@ def test_seven_bits_keep_what_saturation_loses(tmp_path: Path):
     predicted, seven = run(found, "neighbours"), run(found, "seven")
     assert predicted["agreement"] < 0.9 and seven["agreement"] > 0.95 and found["warning"] == (predicted["drop"] > 0)
     assert predicted["low"] <= predicted["drop"] <= predicted["high"] and "7-bit" in found["finding"]
+    assert f"accuracy of {found['samples']} samples {predicted['metric']:.4f} there" in found["finding"], "another number of samples than the verdict's"
 
 
 def test_weights_of_seven_bits_have_nothing_to_lose():
@@ -63,6 +64,12 @@ def test_without_a_task_outputs_are_compared():
     found = saturation(replace(setting, task=None, candidate=replace(setting.candidate, module=None, rows=None)))
     assert found["metric"] is None and found["samples"] == 1
     assert run(found, "neighbours")["metric"] is None and run(found, "seven")["max_rel"] is not None and 0 <= run(found, "seven")["agreement"] <= 1
+
+
+def test_samples_that_dont_fill_a_fixed_batch_are_emulated(tmp_path: Path):
+    setting = replace(made(), samples=20)
+    found, free = saturation(of_fixed_batch(setting, tmp_path / "eight.onnx", 8)), saturation(setting)
+    assert found["samples"] == 20 and [r["metric"] for r in found["runs"]] == [r["metric"] for r in free["runs"]] and found["measured"] == free["measured"]
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ from limbeck.core.errors import Interrupted, TaskError
 from limbeck.core.evidence import Status
 from limbeck.core.proof import Proof
 from limbeck.evaluation import studies
-from limbeck.evaluation.shifted import POINT, SAMPLE, Point, kept_at, mean_kept
+from limbeck.evaluation.quality import retention
+from limbeck.evaluation.shifted import POINT, SAMPLE, Point, kept_at, kept_over
 from limbeck.evaluation.studies.shift import SHIFT, shared, verdict
 from limbeck.intake.metrics import accuracy, macro_f1, mse
 
@@ -55,18 +56,53 @@ def test_both_models_see_the_same_corrupted_samples(models):
     worse = [p["candidate"] for p in kinds["add"]["points"]]
     assert worse[-1] < worse[0] <= 1 and [p["strength"] for p in kinds["add"]["points"]] == [1, 2, 3, 4, 5]
     same = told(setting_of(models[1], models[1], task=task(), samples=600))
-    assert same["mean"]["value"] == 1.0 and all(p["baseline"] == p["candidate"] for k in same["kinds"] for p in k["points"])
+    assert same["overall"]["value"] == 1.0 and all(p["baseline"] == p["candidate"] for k in same["kinds"] for p in k["points"])
     assert told(setting_of(*models, task=task(), samples=600)) == found
 
 
-def test_the_mean_is_of_kinds_and_a_kind_is_a_ratio_of_sums(models):
+def test_a_kind_and_all_of_them_are_ratios_of_sums(models):
     found = told(setting_of(*models, task=task(), samples=600))
     ratios = [sum(p["candidate"] for p in k["points"]) / sum(p["baseline"] for p in k["points"]) for k in found["kinds"]]
     assert [k["retention"]["value"] for k in found["kinds"]] == pytest.approx(ratios)
-    assert found["mean"]["value"] == pytest.approx(np.mean(ratios)) and found["mean"]["low"] < found["mean"]["value"] and found["mean"]["kind"] == "ratio"
+    own, first = (sum(p[name] for k in found["kinds"] for p in k["points"]) for name in ("candidate", "baseline"))
+    assert found["overall"]["value"] == pytest.approx(own / first) and found["overall"]["low"] < found["overall"]["value"] and found["overall"]["kind"] == "ratio"
     for kind in found["kinds"]:
         for p in kind["points"]:
             assert p["retention"]["low"] <= p["retention"]["value"] and p["intervals"]["candidate"][0] <= p["candidate"] <= p["intervals"]["candidate"][1]
+
+
+def test_a_kind_at_which_the_baseline_collapses_carries_nothing():
+    """It keeps 1 of 10 there and the candidate 4: four times as much, and no reason to forgive that elsewhere 6 of 10 are kept."""
+
+    def rows(right: int) -> dict:
+        return {"correct": (np.arange(10) < right).astype(np.int8)}
+
+    points = [Point(kind, s, np.arange(10), {"candidate": rows(c), "baseline": rows(b)}) for kind, c, b in (("glare", 4, 1), ("noise", 6, 10)) for s in range(1, 6)]
+    found = kept_over(points, accuracy(), 0.95)[0]
+    assert found and found["value"] == pytest.approx(10 / 11)
+
+
+def test_a_bound_is_never_below_nothing():
+    """Two samples, of which both models lose one beyond the first strength: rare units widen the bound beyond what there is to keep."""
+    rows = [{"correct": np.array([1, int(s == 1)], np.int8)} for s in range(1, 6)]
+    points = [Point("a", s, np.arange(2), {"baseline": rows[s - 1], "candidate": rows[s - 1]}) for s in range(1, 6)]
+    found = kept_over(points, accuracy(), 0.95)[0]
+    assert found and found["value"] == 1.0 and found["low"] == 0.0
+    candidate, baseline = ({"predicted": np.array(p), "target": np.array([2, 0, 2, 1, 0, 1])} for p in ([0, 0, 1, 1, 0, 2], [2, 0, 1, 0, 0, 2]))
+    assert kept_at(macro_f1(), candidate, baseline, 0.95)["low"] == 0.0 == retention(macro_f1(), candidate, baseline, split="test").low
+
+
+def test_one_sample_has_no_bound_and_says_so_in_words(models):
+    found = told(setting_of(*models, task=task(count=1), samples=600))
+    assert found["overall"] is None and "one sample has no spread" in found["note"] and verdict(found, 0.5).status is Status.UNVERIFIED
+
+
+def test_an_artifact_of_a_fixed_batch_is_judged_on_points_that_dont_fill_it(tmp_path, models):
+    """33 samples, eight at once: the last is repeated, and what is kept is that of a free batch."""
+    fixed = [linear(tmp_path / f"{name}.onnx", before, weights=WEIGHTS, batch=8) for name, before in (("c", "Clip"), ("b", "Identity"))]
+    asked = {"task": task(count=33), "samples": 330}
+    found, free = told(setting_of(*fixed, **asked)), told(setting_of(*models, **asked))
+    assert found["overall"] is not None and found["overall"] == free["overall"] and found["kinds"] == free["kinds"]
 
 
 def test_samples_are_shared_out():
@@ -82,10 +118,10 @@ def test_samples_are_shared_out():
 
 def test_any_metric_is_resampled_whole(models):
     f1 = told(setting_of(*models, task=task(metric=macro_f1()), samples=200))
-    assert f1["mean"]["kind"] == "ratio" and f1["mean"]["low"] < f1["mean"]["value"] < 1
+    assert f1["overall"]["kind"] == "ratio" and f1["overall"]["low"] < f1["overall"]["value"] < 1
     error = task(metric=mse(), splits={"test": [(x, x[:3]) for x, _ in task().split("test")]})
     drop = told(setting_of(*models, task=error, samples=200))
-    assert drop["mean"]["kind"] == "drop" and drop["mean"]["low"] > drop["mean"]["value"] != 0
+    assert drop["overall"]["kind"] == "drop" and drop["overall"]["low"] > drop["overall"]["value"] != 0
     assert verdict(drop, 0.9).status is Status.UNVERIFIED and "ratio means nothing" in verdict(drop, 0.9).reason
 
 
@@ -94,8 +130,8 @@ def test_units_are_drawn_whole():
     rng = np.random.default_rng(0)
     ids, right, kept = np.arange(40), np.ones(40, np.int8), (rng.random(40) < 0.9).astype(np.int8)
     rows = {"baseline": {"correct": right}, "candidate": {"correct": kept}}
-    once = mean_kept([Point("a", s, ids, rows) for s in range(1, 6)], accuracy(), 0.95)[0]
-    apart = mean_kept([Point("a", s, ids + 100 * s, rows) for s in range(1, 6)], accuracy(), 0.95)[0]
+    once = kept_over([Point("a", s, ids, rows) for s in range(1, 6)], accuracy(), 0.95)[0]
+    apart = kept_over([Point("a", s, ids + 100 * s, rows) for s in range(1, 6)], accuracy(), 0.95)[0]
     assert once and apart and once["value"] == apart["value"] and (once["units"], apart["units"]) == (40, 200)
     assert once["value"] - once["low"] > 1.5 * (apart["value"] - apart["low"])
 
@@ -110,7 +146,7 @@ def test_the_bound_holds_as_often_as_it_says():
             first = (rng.random(20) < 0.9).astype(np.int8)
             own = first & (rng.random(20) < 0.9)
             points.append(Point("ab"[number % 2], number // 2 + 1, np.arange(20) + 20 * number, {"baseline": {"correct": first}, "candidate": {"correct": own}}))
-        found = mean_kept(points, accuracy(), 0.95)[0]
+        found = kept_over(points, accuracy(), 0.95)[0]
         assert found
         above += found["low"] > 0.9
     assert above / tries <= 0.05 + 3 * (0.05 * 0.95 / tries) ** 0.5
@@ -119,7 +155,7 @@ def test_the_bound_holds_as_often_as_it_says():
 def test_columns_of_the_metric_are_not_touched():
     rows = {"baseline": {"correct": np.ones(4, np.int8)}, "candidate": {"correct": np.ones(4, np.int8)}}
     assert kept_at(accuracy(), rows["candidate"], rows["baseline"], 0.95)["value"] == 1.0
-    mean_kept([Point("a", 1, np.arange(4), rows)], accuracy(), 0.95)
+    kept_over([Point("a", 1, np.arange(4), rows)], accuracy(), 0.95)
     assert POINT not in rows["baseline"] and SAMPLE not in rows["baseline"]
 
 
@@ -130,26 +166,26 @@ def test_nan_under_corruption_is_a_finding_of_its_point(tmp_path, models):
     found = told(setting_of(ratio, models[1], task=task(shifts=shifts), samples=100))
     points = found["kinds"][0]["points"]
     assert [p["candidate"] is None for p in points] == [False, False, True, True, True] and "NaN" in points[2]["note"]
-    assert found["mean"] is None and "zeros at strength 3" in found["note"] and found["kinds"][0]["retention"] is None
+    assert found["overall"] is None and "zeros at strength 3" in found["note"] and found["kinds"][0]["retention"] is None
     assert verdict(found, 0.5).status is Status.UNVERIFIED
-    assert told(setting_of(broken, models[1], task=task(shifts=shifts), samples=100))["mean"] is not None, "an infinite logit isn't NaN"
+    assert told(setting_of(broken, models[1], task=task(shifts=shifts), samples=100))["overall"] is not None, "an infinite logit isn't NaN"
 
 
 def test_one_model_alone_has_curves_and_no_retention(models):
     found = told(setting_of(models[0], task=task(), samples=100))
-    assert found["mean"] is None and "no baseline" in found["note"]
+    assert found["overall"] is None and "no baseline" in found["note"]
     assert all(p["candidate"] is not None and p["baseline"] is None and p["retention"] is None for k in found["kinds"] for p in k["points"])
 
 
 def test_a_baseline_that_is_never_right(tmp_path, models):
     never = linear(tmp_path / "never.onnx", weights=-WEIGHTS)
     found = told(setting_of(models[1], never, task=task(shifts={"still": lambda s, n, rng: s}), samples=100))
-    assert found["mean"] is None and "means nothing" in found["note"]
+    assert found["overall"] is None and "means nothing" in found["note"]
 
 
 def figures(value: float, low: float) -> dict:
-    mean = {"value": value, "low": low, "kind": "ratio", "units": 100}
-    return {"mean": mean, "note": "", "confidence": 0.95, "split": "test", "metric": "accuracy", "kinds": [1, 2]}
+    overall = {"value": value, "low": low, "kind": "ratio", "units": 100}
+    return {"overall": overall, "note": "", "confidence": 0.95, "split": "test", "metric": "accuracy", "kinds": [1, 2]}
 
 
 def test_what_it_says_to_a_contract():

@@ -27,14 +27,14 @@ SHIFT: dict[str, Any] = {
         {"name": "noise", "retention": {"value": 0.95, "low": 0.92, "kind": "ratio", "units": 400}, "points": [_point(s, 0.9 - 0.05 * s, 0.88 - 0.06 * s) for s in range(1, 6)]},
         {"name": "fog<b>", "retention": {"value": 0.75, "low": 0.7, "kind": "ratio", "units": 400}, "points": [_point(s, 0.8, 0.6, "odd <i>") for s in range(1, 6)]},
     ],
-    "mean": {"value": 0.85, "low": 0.81, "kind": "ratio", "units": 400},
+    "overall": {"value": 0.85, "low": 0.81, "kind": "ratio", "units": 400},
     "note": "",
 }
 ALONE: dict[str, Any] = SHIFT | {
     "clean": {"candidate": None},
     "left_out": {},
     "kinds": [{"name": "noise", "retention": None, "points": [_point(s, None, 0.8) for s in range(1, 6)]}],
-    "mean": None,
+    "overall": None,
     "note": "there is no baseline to compare with",
 }
 

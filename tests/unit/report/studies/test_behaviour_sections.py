@@ -84,6 +84,7 @@ def test_layers_in_order_and_all_against_all():
 
 
 def test_no_layer_answers():
+    assert "No layer moved. The mean is" in page("layers", LAYERS | {"moved_most": None})
     rows = [layer | {"baseline": None, "by": None, "cka": None} for layer in LAYERS["layers"]]
     shown = page("layers", LAYERS | {"layers": rows, "moved_most": None, "mean": None})
     assert "<svg" not in shown and "moved most" not in shown

@@ -62,11 +62,14 @@ def test_a_starts_parts_lie_end_to_end():
 def test_each_number_of_threads_and_model_is_a_line_through_its_points():
     markup = lines("t", 700, THROUGHPUT["points"]).text
     assert markup.count("<circle") == 5 and markup.count("<polyline") == 1  # a line takes two points: only the baseline's with one thread
-    assert "baseline, 1 thread(s): batch 1 1,000, batch 2 1,500; baseline, 2 thread(s): batch 1 1,800; candidate, 1 thread(s): batch 1 2,000" in markup
+    assert "baseline, 1 thread: batch 1 1,000, batch 2 1,500; baseline, 2 threads: batch 1 1,800; candidate, 1 thread: batch 1 2,000" in markup
     up = [float(y) for y in re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', markup)]
     assert up[0] > up[1] > up[3] > up[4]  # 1,000, 1,500, 2,000, 3,600
     text = text_of(told("throughput", THROUGHPUT))
-    assert "The candidate takes 1 at once" in text and "batch 64 with 2 thread(s), there was no time left &lt;for&gt; it" in text and "2.00×, 1.50× to 2.50×" in text
+    assert "The candidate takes 1 at once" in text and "Not measured, there was no time left &lt;for&gt; it: batch 64 with 2 threads." in text and "2.00×, 1.50× to 2.50×" in text
+    late, large = ({"threads": n, "batch": b, "why": why} for n, b, why in ((2, 64, "no time"), (2, 32, "no batch of 32 here.")))
+    many = text_of(told("throughput", THROUGHPUT | {"left_out": [late | {"threads": 1, "batch": 32}, late | {"threads": 1}, late, large]}))
+    assert "Not measured, no time: batch 32, 64 with 1 thread; batch 64 with 2 threads. Not measured, no batch of 32 here: batch 32 with 2 threads." in many, "a reason once"
 
 
 def test_the_course_of_memory_peaks_where_the_figures_do():

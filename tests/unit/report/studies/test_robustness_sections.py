@@ -51,8 +51,9 @@ def test_what_is_kept_and_the_worst_kind_are_said():
     assert text.count("odd &lt;i&gt;") == 5
     alone = text_of(told("shift", ALONE))
     assert "isn't known: there is no baseline" in alone.replace("&#x27;", "'") and "baseline → " not in alone
-    drop = text_of(told("shift", SHIFT | {"mean": {"value": 0.2, "low": 0.3, "kind": "drop", "units": 9}}))
-    assert "keeps drop 0.2000, at most 0.3000" in drop or "drop 0.2000" in drop
+    kinds = [kind | {"retention": kind["retention"] and kind["retention"] | {"kind": "drop"}} for kind in SHIFT["kinds"]]
+    drop = text_of(told("shift", SHIFT | {"overall": {"value": 0.2, "low": 0.3, "kind": "drop", "units": 9}, "kinds": kinds}))
+    assert "the candidate is worse: drop 0.2000, at most 0.3000" in drop and "Most is lost under" in drop and "kept drop" not in drop and "keeps drop" not in drop
 
 
 def test_a_hill_is_as_high_as_its_fullest_bin():
