@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from typer.testing import CliRunner
 
 from limbeck.cli.main import app
-from limbeck.pipeline import judging
 
 TASK = """
 from dataclasses import replace
@@ -47,7 +45,7 @@ def said(tmp_path, monkeypatch):
     """The command line, in a folder with nothing else in it: words → exit code, standard output, standard error, each in one line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(judging, "judge", partial(judging.judge, seconds=0.05))
+    monkeypatch.setenv("LIMBECK_RUN_TIMING_SECONDS", "0.05")
 
     def run(*words: str, studies: str = "none") -> tuple[int, str, str]:
         done = CliRunner().invoke(app, [*words, "--studies", studies])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from functools import partial
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ import limbeck
 from foreign_onnx import LENGTH, bytes_model, linear, picky, voice
 from limbeck import api
 from limbeck.core.contract import Contract, Target
-from limbeck.core.errors import ArtifactError, TaskError
+from limbeck.core.errors import ArtifactError, ConfigError, TaskError
 from limbeck.core.proof import Proof
 from limbeck.core.task import Task
 from limbeck.intake.metrics import accuracy
@@ -33,8 +33,9 @@ NONE = Proof(studies="none")
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    if not isinstance(judging.judge, partial):
-        monkeypatch.setattr(judging, "judge", partial(judging.judge, seconds=0.05))
+    """Timed for a moment, where a test doesn't say how long."""
+    judge = judging.judge
+    monkeypatch.setattr(judging, "judge", lambda *args, seconds, **options: judge(*args, seconds=0.05 if seconds == 2 else seconds, **options))
 
 
 # ---- modules ----
@@ -185,6 +186,22 @@ def test_what_no_stage_is_called_and_a_package_that_was_changed(project, monkeyp
     with pytest.raises(LimbeckError, match=r"changed\.zip: .*A package that doesn't hold is not loaded"):
         limbeck.evaluate("changed.zip", proof=NONE)
     Path("changed.zip").unlink()
+
+
+# ---- how long ----
+
+
+def test_timing_takes_as_long_as_is_asked(tmp_path, said):  # noqa: F811
+    """A reason to time for longer has a way to do so."""
+    wide = linear(tmp_path, features=4096)
+    counts = []
+    for seconds in ("0.02", "1"):
+        found = data(said("compare", str(wide), str(wide), "--limit", "latency_p90_ms=1000", "--timing-seconds", seconds, "--json"))
+        reason = found["subjects"][1]["verdicts"][-1]["reason"]
+        counts.append(int(re.search(r"of ([\d,]+) inferences", reason)[1].replace(",", "")))
+    assert 5 * 20 <= counts[0] < counts[1] <= 5 * 1000
+    with pytest.raises(ConfigError, match=r"timing_seconds must be in \(0, 600\], got 0"):
+        limbeck.evaluate(wide, timing_seconds=0)
 
 
 # ---- files of third parties ----

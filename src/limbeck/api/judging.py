@@ -26,6 +26,7 @@ def evaluate(
     target: Target | None = None,
     proof: Proof | None = None,
     inputs: Any = None,
+    timing_seconds: float = 2.0,
     root: str | Path = "runs",
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -40,12 +41,14 @@ def evaluate(
         inputs: What is timed instead of samples of the split (or, without a task, of random inputs): a tensor or array, a tuple of
             them, a dict by name, or the path of a .npz file. A module without a task is exported for just these shapes.
         target: Where models of torch are exported to; its threads and batch are used for all.
+        timing_seconds: How long each model is timed, in (0, 600]; up to five times as long where a limit on a percentile needs it.
     Raises: TaskError, ConfigError, ArtifactError, RunError for what the caller can mend, an artifact that crashes its runtime
         included; Interrupted when `stop` says so.
     """
     from limbeck.pipeline import judging
 
-    return judging.judged([subject], task=task, split=split, model=model, contract=contract, target=target, proof=proof, inputs=inputs, root=Path(root), stop=stop)
+    options = {"contract": contract, "target": target, "proof": proof, "inputs": inputs, "seconds": timing_seconds}
+    return judging.judged([subject], task=task, split=split, model=model, root=Path(root), stop=stop, **options)
 
 
 def compare(
@@ -58,6 +61,7 @@ def compare(
     target: Target | None = None,
     proof: Proof | None = None,
     inputs: Any = None,
+    timing_seconds: float = 2.0,
     root: str | Path = "runs",
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -68,7 +72,8 @@ def compare(
     """
     from limbeck.pipeline import judging
 
-    return judging.judged([baseline, candidate], task=task, split=split, model=None, contract=contract, target=target, proof=proof, inputs=inputs, root=Path(root), stop=stop)
+    options = {"contract": contract, "target": target, "proof": proof, "inputs": inputs, "seconds": timing_seconds}
+    return judging.judged([baseline, candidate], task=task, split=split, model=None, root=Path(root), stop=stop, **options)
 
 
 def analyze(

@@ -40,6 +40,9 @@ Split = Annotated[str, typer.Option(help="The split to judge on; a look at test 
 Runtime = Annotated[str, typer.Option(envvar="LIMBECK_TARGET_RUNTIME", help="Where a task's model is exported to.")]
 Threads = Annotated[int, typer.Option(envvar="LIMBECK_TARGET_THREADS", min=1, help="Threads that one inference may use.")]
 Batch = Annotated[int, typer.Option(envvar="LIMBECK_TARGET_BATCH", min=1, help="Samples in one timed inference.")]
+TimingSeconds = Annotated[
+    float, typer.Option("--timing-seconds", envvar="LIMBECK_RUN_TIMING_SECONDS", min=0.001, max=600, help="Seconds for which each model is timed; a narrow claim takes more.")
+]
 Studies = Annotated[str, typer.Option("--studies", envvar="LIMBECK_PROOF_STUDIES", help="Studies beside the limits: `all`, `none`, or names separated by commas.")]
 Limit = Annotated[list[str] | None, typer.Option("--limit", help="A limit of the contract, as in retention=0.97 or slice_retention.night=0.95; may be given again.")]
 
@@ -113,6 +116,7 @@ def evaluate(
     runtime: Runtime = "onnxruntime",
     threads: Threads = 1,
     batch: Batch = 1,
+    timing_seconds: TimingSeconds = 2.0,
     studies: Studies = "all",
     inputs: Inputs = None,
     json_: Json = False,
@@ -132,6 +136,7 @@ def evaluate(
             target=Target(runtime=runtime, threads=threads, batch=batch),
             proof=Proof(studies=studies),
             inputs=inputs,
+            timing_seconds=timing_seconds,
             stop=stop,
         )
 
@@ -148,6 +153,7 @@ def compare(
     runtime: Runtime = "onnxruntime",
     threads: Threads = 1,
     batch: Batch = 1,
+    timing_seconds: TimingSeconds = 2.0,
     studies: Studies = "all",
     inputs: Inputs = None,
     json_: Json = False,
@@ -167,6 +173,7 @@ def compare(
             target=Target(runtime=runtime, threads=threads, batch=batch),
             proof=Proof(studies=studies),
             inputs=inputs,
+            timing_seconds=timing_seconds,
             stop=stop,
         )
 

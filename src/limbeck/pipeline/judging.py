@@ -10,6 +10,7 @@ from typing import Any
 
 from limbeck.core.candidate import Artifact
 from limbeck.core.contract import Contract, Target
+from limbeck.core.errors import ConfigError
 from limbeck.core.evidence import exit_code, worst
 from limbeck.core.foreign import users_code
 from limbeck.core.proof import Proof
@@ -25,6 +26,8 @@ from limbeck.pipeline.store import digest
 from limbeck.pipeline.subjects import Named, is_task, named_task, own_task, subject_of
 from limbeck.pipeline.suspicion import relabelled
 from limbeck.pipeline.verify import file_hash
+
+LONGEST_S = 600.0  # of timing, as in a run file
 
 
 def analyzed(subject: str | Path | Task) -> tuple[Task | None, Target]:
@@ -47,11 +50,14 @@ def judged(
     target: Target | None,
     proof: Proof | None,
     inputs: Any,
+    seconds: float,
     root: Path,
     stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """What `evaluate` (one subject) and `compare` (two) say, as plain data; a look at test is counted in `root`."""
     target = target or Target()
+    if not 0 < seconds <= LONGEST_S:
+        raise ConfigError(f"timing_seconds must be in (0, {LONGEST_S:g}], got {seconds!r}. 2 serve most models; a limit that is INCONCLUSIVE takes more.")
     with users_code("the task"), tempfile.TemporaryDirectory(prefix="limbeck-") as folder:
         own = [own_task(one) for one in named]
         judging = named_task(task) or next((t for t in own if t is not None), None)
@@ -63,7 +69,7 @@ def judged(
             contract = Contract(retention=0.97)
         on_test = judging is not None and split == "test"
         stated = replace(contract, confidence=contract.at_each_look, looks=None) if contract and on_test else contract
-        each, fed = judge(found, task=judging, target=target, split=split, contract=stated, proof=proof or Proof(), inputs=inputs, stop=stop)
+        each, fed = judge(found, task=judging, target=target, split=split, contract=stated, proof=proof or Proof(), inputs=inputs, seconds=seconds, stop=stop)
         look = _counted(judging, root, [s.artifact for s in found], contract) if judging and on_test else None  # what couldn't be judged showed nothing
         if look and contract:
             each = [replace(one, verdicts=spending.spent(one.verdicts, contract, look)) for one in each]
