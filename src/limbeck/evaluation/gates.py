@@ -118,7 +118,7 @@ def speedup(slow: Latency | None, fast: Latency | None, limit: float, *, gate: s
         return Verdict(gate=gate, status=Status.UNVERIFIED, limit=limit, reason="latency was not measured")
     ratio = median_ratio(slow.blocks, fast.blocks)
     status = Status.PASS if ratio.low >= limit * slack else Status.FAIL if ratio.high < limit else Status.INCONCLUSIVE
-    reason = f"{ratio.value:.2f}× faster, 99 % interval [{ratio.low:.2f}, {ratio.high:.2f}], at least {limit:g}×"
+    reason = f"{ratio.value:.2f}× {'faster' if ratio.value >= 1 else 'as fast'}, 99 % interval [{ratio.low:.2f}, {ratio.high:.2f}], at least {limit:g}×"
     return Verdict(gate=gate, status=status, limit=limit, measured=ratio.value, low=ratio.low, high=ratio.high, reason=reason)
 
 

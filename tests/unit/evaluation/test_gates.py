@@ -98,6 +98,8 @@ def test_speed_and_bytes_against_the_baseline():
     fast, slow = examined(size=100, ms=1.0), examined(size=1000, ms=4.0)
     assert only(Contract(speedup_p50=3), fast, slow).status is Status.PASS
     assert only(Contract(speedup_p50=5), fast, slow).status is Status.FAIL
+    told = [only(Contract(speedup_p50=3), *pair).reason.split(",")[0] for pair in ((fast, slow), (slow, fast))]
+    assert told == ["4.00× faster", "0.25× as fast"]
     uneven = replace(slow, latency=Latency(blocks=tuple((3.8 + 0.4 * (i % 2),) * 5 for i in range(40))))
     assert only(Contract(speedup_p50=4), fast, uneven).status is Status.INCONCLUSIVE
     assert only(Contract(size_ratio=10), fast, slow).status is Status.PASS
@@ -160,6 +162,7 @@ def test_inferences_in_phases_prove_less():
     phases = Latency(blocks=((1.0,) * 5,) * 10 + ((1.5,) * 5,) * 10)
     verdict = percentile_at_most(phases, 2.0, q=0.9, gate="latency_p90_ms")
     assert verdict.status is Status.INCONCLUSIVE and "count as one" in verdict.reason and (verdict.samples_needed or 0) > 100
+    assert percentile_at_most(phases, 60_000.0, q=0.9, gate="latency_p90_ms").status is Status.PASS, "so far away that no phase comes near"
 
 
 def test_the_verdict_and_the_bounds_say_the_same():
