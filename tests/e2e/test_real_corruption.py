@@ -36,7 +36,7 @@ def test_a_real_classifier_loses_as_strengths_grow(setting):
     assert found["derived"] and "images CHW" in found["assumed"] and found["samples"] == 15 and found["distinct"] == 450
     by_strength = np.mean([[p["baseline"] for p in kind["points"]] for kind in found["kinds"]], axis=0)
     assert by_strength[0] > 0.8 and by_strength[-1] < by_strength[0] - 0.1, by_strength
-    assert found["mean"]["kind"] == "ratio" and 0.9 < found["mean"]["value"] < 1.05 and found["mean"]["low"] < found["mean"]["value"]
+    assert found["overall"]["kind"] == "ratio" and 0.9 < found["overall"]["value"] < 1.05 and found["overall"]["low"] < found["overall"]["value"]
 
 
 @pytest.mark.slow
