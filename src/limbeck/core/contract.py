@@ -11,7 +11,7 @@ from limbeck.core.errors import ConfigError
 from limbeck.core.fields import Hint, Range, Unit, fields_of, to_dict, validate
 
 TOO_GOOD = 1.05  # a lower bound of retention above this is an anomaly, not a success: nobody can promise more
-SUREST = 0.9999  # of one verdict: a bootstrap takes 20 draws beyond its bound, 200,000 in all
+SUREST = 0.9999  # of one verdict: farther out the bound of a bootstrap is extrapolated, and proves nothing
 FRACTION = Hint("It is a fraction; for 97 % write 0.97.")
 EACH = Hint('It holds a number for each slice that is named, as in { "night" = 0.95 }.')
 PERCENT = Unit((("%", "0.01"),), "97 %")
@@ -64,7 +64,7 @@ class Contract:
         if not self.limits():
             raise ConfigError("contract must limit something, got no limit at all. Say at least what must be kept, as in retention = 0.97.", path=("contract",))
         if self.at_each_look > SUREST:
-            share = f"over {self.looks} looks that is {self.at_each_look:.10g} at each" if self.looks else "no resampling reaches so far"
+            share = f"over {self.looks} looks that is {self.at_each_look:.10g} at each" if self.looks else "so far out the bound of a bootstrap is extrapolated"
             raise ConfigError(
                 f"contract.confidence must be at most {SUREST} at each look, got {self.confidence}: {share}. Ask for less, as in 0.999.", path=("contract", "confidence")
             )

@@ -167,7 +167,7 @@ def _answers(name: str, session: Apart, task: Task | None, split: str) -> _Answe
     if task is None:
         return _Answers()
     try:
-        return _Answers(quality.rows_of(feeds.in_whole_batches(session), task, split, batch_size=feeds.fixed_batch(session) or quality.BATCH))
+        return _Answers(quality.rows_of_session(session, task, split))
     except NotANumber as error:
         return _Answers(broken=str(error))
     except TaskError as error:  # a metric that can't read what it answers, such as too few classes

@@ -15,7 +15,9 @@ from limbeck.core.errors import ConfigError, NotANumber, TaskError, Undefined
 from limbeck.core.evidence import Retention
 from limbeck.core.metric import Metric, Rows
 from limbeck.core.task import Task
+from limbeck.evaluation.feeds import in_whole_batches
 from limbeck.mechanics.data import batches, feed, predict
+from limbeck.runtimes.card import Session, fixed_batch
 from limbeck.stats import paired
 from limbeck.stats.bootstrap import Interval, bca_lower
 
@@ -24,14 +26,14 @@ LEAST = 50  # units that a bootstrap is relied on with, and samples of a slice t
 ALONE = "one unit, which bounds nothing"
 SCORE = "score"  # begins the name of a method that holds at any number of samples
 Arrays = dict[str, np.ndarray]
-Session = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+Ask = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 Progress = Callable[[float, float, str], None]  # as `Log.progress`
 
 
 def rows_of(
-    session: Session, task: Task, split: str, *, batch_size: int = BATCH, ids: Sequence[int] | np.ndarray | None = None, progress: Progress = lambda done, total, note: None
+    ask: Ask, task: Task, split: str, *, batch_size: int = BATCH, ids: Sequence[int] | np.ndarray | None = None, progress: Progress = lambda done, total, note: None
 ) -> Arrays:
-    """The metric's rows of a loaded artifact over a split (or these ids of it), in order. `progress` is told after each batch.
+    """The metric's rows of what answers to feeds, over a split (or these ids of it), in order. `progress` is told after each batch.
 
     Raises: NotANumber (an ArtifactError) naming the sample and the output if one is NaN; TaskError if the split is empty or the metric's rows
     aren't columns of equal length.
@@ -40,12 +42,26 @@ def rows_of(
 
     def run(batch: Any) -> Mapping[str, np.ndarray]:
         nonlocal done
-        outputs = session(feed(task, batch))
+        outputs = ask(feed(task, batch))
         done = min(done + batch_size, total)
         progress(done, total, f"evaluating on {split}")
         return outputs
 
     return _rows(run, task, split, batch_size=batch_size, ids=ids)
+
+
+def rows_of_session(
+    session: Session,
+    task: Task,
+    split: str,
+    *,
+    batch_size: int = BATCH,
+    ids: Sequence[int] | np.ndarray | None = None,
+    ask: Ask | None = None,
+    progress: Progress = lambda done, total, note: None,
+) -> Arrays:
+    """`rows_of` for a loaded artifact, or for what answers in its place: in its own batches where they are fixed, the last of them filled up."""
+    return rows_of(in_whole_batches(session, ask), task, split, batch_size=fixed_batch(session) or batch_size, ids=ids, progress=progress)
 
 
 def rows_of_module(model: nn.Module, task: Task, split: str, *, batch_size: int = BATCH, ids: Sequence[int] | np.ndarray | None = None) -> Arrays:

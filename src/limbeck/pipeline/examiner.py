@@ -23,7 +23,6 @@ from limbeck.core.task import Task
 from limbeck.core.technique import Log
 from limbeck.evaluation import environment, measure, quality, slices
 from limbeck.evaluation.behaviour import Behaviour
-from limbeck.evaluation.feeds import in_whole_batches
 from limbeck.evaluation.gates import Examined, intervals, limits_on_percentiles, percentiles
 from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.studies import Data, Setting, Side, Study, taken
@@ -34,7 +33,6 @@ from limbeck.pipeline.leaving import Leaving
 from limbeck.pipeline.records import read_record, record
 from limbeck.pipeline.store import Store, digest, write
 from limbeck.runtimes import parity, runtime
-from limbeck.runtimes.card import fixed_batch
 
 WORK = {
     "export": "an export",
@@ -177,7 +175,7 @@ class Examiner:
         def take() -> dict[str, str]:
             self._log.event("evaluating", artifact=kept.mark[:12], split=split)
             session = self._session(kept.artifact, self.artifact(kept))
-            rows = quality.rows_of(in_whole_batches(session), self._task, split, batch_size=fixed_batch(session) or quality.BATCH, progress=self._log.progress)
+            rows = quality.rows_of_session(session, self._task, split, progress=self._log.progress)
             return {"rows": self._store.put(_packed(rows))}
 
         return self._unpacked(self.recorded("rows", key, take)["rows"])

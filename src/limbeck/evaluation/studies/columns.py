@@ -144,9 +144,9 @@ def _in_runtime(asked: Asked, side: Side, session: Session) -> Column:
 
 
 def _rows(asked: Asked, session: Session) -> Rows:
-    from limbeck.evaluation.quality import BATCH, rows_of
+    from limbeck.evaluation.quality import rows_of_session
 
-    return rows_of(in_whole_batches(session), asked.task, asked.setting.split, batch_size=fixed_batch(session) or BATCH, ids=asked.ids)
+    return rows_of_session(session, asked.task, asked.setting.split, ids=asked.ids)
 
 
 def _answers(asked: Asked, session: Session) -> dict[str, np.ndarray]:

@@ -12,18 +12,17 @@ import numpy as np
 
 from limbeck.core.metric import Rows
 from limbeck.core.task import Task
-from limbeck.evaluation.feeds import in_whole_batches
 from limbeck.evaluation.machine import read_machine
 from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.studies.study import Data, Setting, Study, finite
 from limbeck.runtimes import parity
-from limbeck.runtimes.card import Session, fixed_batch
+from limbeck.runtimes.card import Session
 
 if TYPE_CHECKING:
     from limbeck.evaluation.graph.emulation import Emulator
     from limbeck.evaluation.graph.integers import Tally
 
-BATCH = 16
+BATCH = 16  # samples emulated at once
 MOST, LEAST = 512, 16  # samples that are run
 MACS_A_SECOND = 1.5e9  # what emulation is taken to do, three networks together, to choose how many samples there is time for
 PREDICTED, SORTED, SEVEN = "neighbours", "sorted", "seven"
@@ -65,7 +64,7 @@ def _told(setting: Setting, session: Session) -> Data:
 def _judged(setting: Setting, task: Task, emulated: Emulator, session: Session) -> Data:
     """The metric on the same samples, measured and in each mode."""
     from limbeck.evaluation.drops import drop
-    from limbeck.evaluation.quality import rows_of
+    from limbeck.evaluation.quality import rows_of_session
     from limbeck.stats.answers import agreement
 
     ids = _ids(setting, emulated)
@@ -74,7 +73,7 @@ def _judged(setting: Setting, task: Task, emulated: Emulator, session: Session) 
     for mode in (PREDICTED, SORTED, SEVEN):
         setting.go_on()
         emulated.tallies.clear()
-        rows = rows_of(in_whole_batches(session, partial(emulated, mode=mode)), task, setting.split, batch_size=fixed_batch(session) or BATCH, ids=ids)
+        rows = rows_of_session(session, task, setting.split, batch_size=BATCH, ids=ids, ask=partial(emulated, mode=mode))
         tallies[mode] = dict(emulated.tallies)
         lost = drop(task.metric, rows, measured, setting.confidence)
         bounds = {"drop": lost.value, "low": finite(lost.low), "high": finite(lost.high)}
@@ -114,11 +113,10 @@ def _ids(setting: Setting, emulated: Emulator) -> list[int]:
 
 
 def _measured(setting: Setting, task: Task, session: Session, ids: list[int]) -> Rows:
-    from limbeck.evaluation.quality import BATCH as WHOLE
-    from limbeck.evaluation.quality import rows_of
+    from limbeck.evaluation.quality import rows_of_session
 
     known = setting.rows_at(setting.candidate, ids)
-    return known if known is not None else rows_of(in_whole_batches(session), task, setting.split, batch_size=fixed_batch(session) or WHOLE, ids=ids)
+    return known if known is not None else rows_of_session(session, task, setting.split, ids=ids)
 
 
 def _layers(emulated: Emulator, tallies: Mapping[str, Mapping[str, Tally]]) -> list[Data]:

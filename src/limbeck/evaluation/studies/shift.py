@@ -16,12 +16,10 @@ from limbeck.core.evidence import Status, Verdict
 from limbeck.core.metric import Metric
 from limbeck.core.task import Task
 from limbeck.evaluation import quality
-from limbeck.evaluation.feeds import in_whole_batches
 from limbeck.evaluation.processes.apart import Apart
 from limbeck.evaluation.shifted import CORRUPTED, Point, bounds_of, kept_at, kept_over, over_all, value_of
 from limbeck.evaluation.studies.study import BASELINE, CANDIDATE, Data, Setting, Study, needs_task
 from limbeck.intake.fingerprint import spread
-from limbeck.runtimes.card import fixed_batch
 
 LIMIT = "corruption_retention"
 LEAST = 2  # samples of a point: fewer have no spread
@@ -93,7 +91,7 @@ def _point_of(sessions: Mapping[str, Apart], shown: Task, kind: str, strength: i
     rows, notes = {}, []
     for name, session in sessions.items():
         try:
-            rows[name] = quality.rows_of(in_whole_batches(session), shown, CORRUPTED, batch_size=fixed_batch(session) or quality.BATCH)
+            rows[name] = quality.rows_of_session(session, shown, CORRUPTED)
         except ArtifactError as error:  # NaN, a crash, or an input that the artifact doesn't take: a finding of this point
             notes.append(f"{name}: {error}")
     return Point(kind, strength, ids, rows, " ".join(notes))
