@@ -205,7 +205,11 @@ def _all_alike(draw: _Units, statistic: Statistic, confidence: float, rng: np.ra
 
 
 def _bound(drawn: np.ndarray, level: float, *, value: float, bias: float, skew: float) -> float:
-    """The BCa quantile at `level`; undefined resamples stand beyond the end that is asked for."""
+    """The BCa quantile at `level`; undefined resamples stand beyond the end that is asked for.
+
+    Extrapolated only where `level` itself, before it is corrected, leaves fewer than `BEYOND` resamples beyond it.
+    """
+    few = min(level, 1 - level) * len(drawn) < BEYOND
     shifted = bias + NORMAL.inv_cdf(level)
     stretch = 1 - skew * shifted
     if stretch <= 0:  # the correction has no answer here: take the end
@@ -214,7 +218,8 @@ def _bound(drawn: np.ndarray, level: float, *, value: float, bias: float, skew: 
         level = NORMAL.cdf(bias + shifted / stretch)
     low = level < 0.5
     ordered = np.sort(np.where(np.isnan(drawn), -np.inf if low else np.inf, drawn))
-    least = BEYOND / len(drawn)
-    near = min(max(level, least), 1 - least) if 0 < level < 1 else level
-    found = float(np.quantile(ordered, near, method="lower" if low else "higher"))
-    return found if near == level else value + (found - value) * NORMAL.inv_cdf(level) / NORMAL.inv_cdf(near)
+    if few and np.isnan(drawn).mean() <= (end := min(level, 1 - level)) < BEYOND / len(drawn) and end > 0:
+        near = BEYOND / len(drawn) if low else 1 - BEYOND / len(drawn)
+        seen = float(np.quantile(ordered, near, method="lower" if low else "higher"))
+        return value + (seen - value) * NORMAL.inv_cdf(level) / NORMAL.inv_cdf(near)
+    return float(np.quantile(ordered, level, method="lower" if low else "higher"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from limbeck.core.errors import ConfigError
+from limbeck.core.errors import ConfigError, Undefined
 from limbeck.intake.metrics import macro_f1
 from limbeck.stats.bootstrap import Interval, bca_lower
 from limbeck.stats.paired import Counts, ratio_lower
@@ -199,6 +199,13 @@ def test_a_bound_beyond_all_draws_is_extrapolated():
     assert found.low == pytest.approx(v.mean() - 4.42 * error, abs=0.4 * error) and found.high == pytest.approx(v.mean() + 4.42 * error, abs=0.4 * error)
     wider = [bca_lower({"v": v}, {"v": v}, lambda c, b: c["v"].mean(), confidence=c).low for c in (0.99, 0.999, 0.9999, 0.99999)]
     assert wider == sorted(wider, reverse=True)
+
+
+def test_what_is_undefined_too_often_is_not_extrapolated_over():
+    """In 0.5 % of draws no unit is of the class: of a bound at 99.99 % nothing can be said, however calm the other draws are."""
+    rows = {"v": np.random.default_rng(0).normal(size=40), "class": np.arange(40) < 5}
+    with pytest.raises(Undefined, match="undefined in"):
+        bca_lower(rows, dict(rows), lambda c, b: float(c["v"][c["class"]].mean()) if c["class"].any() else math.nan, confidence=0.9999)
 
 
 def test_one_model_by_itself_is_copied_once_in_a_draw():
